@@ -1,0 +1,220 @@
+"""Is a composed config a run? Every problem at once, and no part is imported to find out.
+
+Sections are held against the dataclasses of mmnet.config, each part's settings against the
+constructor that its `_target_` names, and the whole against the rules of mmnet.rules.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from fnmatch import fnmatch
+from typing import Any, NamedTuple, get_type_hints
+
+from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, TRUSTED, Run
+from mmnet.errors import UserError, nearest
+from mmnet.rules import broken
+from mmnet.signature import Signature, signature
+from mmnet.values import Misfit, fit
+
+
+MISSING = "???"  # how YAML says that a value must be given
+UNKNOWN = object()  # a value that could not be resolved: reported where that failed
+
+
+class Problem(NamedTuple):
+    """What is wrong, and with the value of which key or keys."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+class Checked(NamedTuple):
+    """A run, or what keeps the config from being one."""
+
+    run: Run | None
+    problems: list[Problem]
+    values: dict[str, Any]  # dotted key -> value, of all that is well in itself
+
+
+def check(config: Mapping[str, Any]) -> Checked:
+    """Hold a resolved config against what a run is."""
+    checking = _Checking()
+    hints = get_type_hints(Run, include_extras=True)
+    checking.refuse_unknown(config, hints, "", config)
+    made: dict[str, Any] = {}
+    for name, hint in hints.items():
+        if name == "encoder":
+            made[name] = checking.encoders(config)
+        elif name in PARTS:
+            made[name] = checking.part(config, name, name)
+        elif is_dataclass(hint) and isinstance(hint, type):
+            made[name] = checking.section(config, name, hint)
+        else:
+            made[name] = checking.setting(config, name, hint, name)
+    problems = checking.problems
+    problems += [Problem(keys, text) for keys, text in broken(checking.values, checking.metrics)]
+    return Checked(Run(**made) if not problems else None, problems, checking.values)
+
+
+class _Checking:
+    """Collects problems and sound values on the way through a config."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.values: dict[str, Any] = {}
+        self.metrics: list[str] = []  # what the head measures
+
+    def add(self, key: str, text: str) -> None:
+        self.problems.append(Problem((key,), text))
+
+    def setting(self, section: Mapping[str, Any], name: str, hint: Any, key: str) -> Any:
+        """One value, converted; None after a problem."""
+        value = section.get(name, MISSING)
+        if value is UNKNOWN:
+            return None
+        if value == MISSING:
+            self.add(key, "must be set")
+            return None
+        try:
+            self.values[key] = fit(value, hint)
+        except Misfit as misfit:
+            self.add(key, str(misfit))
+            return None
+        return self.values[key]
+
+    def section(self, config: Mapping[str, Any], name: str, kind: type) -> Any:
+        """One dataclass; None after a problem in it."""
+        section = self.mapping(config, name)
+        if section is None:
+            return None
+        hints = get_type_hints(kind, include_extras=True)
+        self.refuse_unknown(section, hints, f"{name}.", config)
+        before = len(self.problems)
+        made = {
+            field.name: self.setting(section, field.name, hints[field.name], f"{name}.{field.name}")
+            for field in fields(kind)
+        }
+        return kind(**made) if len(self.problems) == before else None
+
+    def encoders(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The encoder of each modality, at least one."""
+        section = config.get("encoder", {})
+        if not isinstance(section, Mapping):
+            self.mapping(config, "encoder")
+            return {}
+        self.refuse_unknown(section, MODALITIES, "encoder.", config)
+        chosen = [name for name in MODALITIES if section.get(name) is not None]
+        if not chosen:
+            self.add("encoder", "a network needs an encoder: encoder/image=... or encoder/text=...")
+        return {name: self.part(section, name, f"encoder.{name}") for name in chosen}
+
+    def part(self, section: Mapping[str, Any], name: str, key: str) -> dict[str, Any] | None:
+        """One part: its `_target_` and its settings."""
+        part = self.mapping(section, name, key)
+        if part is None:
+            return None
+        target = part.get("_target_", MISSING)
+        if target is UNKNOWN:
+            return None
+        try:
+            declared = trusted_signature(target, key)
+        except UserError as error:
+            self.add(f"{key}._target_", str(error))
+            return None
+        group = key.partition(".")[0]
+        if group == "head":
+            self.metrics = sorted(declared.constants.get("higher_is_better", {}))
+        self.values[f"{key}._target_"] = target
+        return {"_target_": target} | self.settings(part, declared, target, key, group)
+
+    def settings(
+        self, part: Mapping[str, Any], declared: Signature, target: str, key: str, group: str
+    ) -> dict[str, Any]:
+        """A part's settings, both ways: none that is not known, none missing."""
+        passed = PASSED.get(group)
+        parameters = {name: p for name, p in declared.parameters.items() if name != passed}
+        known = [name for name, parameter in parameters.items() if parameter.setting]
+        made = {}
+        for name in part:
+            if name == "_target_":
+                continue
+            where = f"{key}.{name}"
+            if name == passed or (name in parameters and name not in known):
+                self.add(where, f"the program passes this to {target}; it cannot be set")
+            elif name not in known:
+                self.add(where, f"{target} has no such setting{hint(name, known)}")
+            else:
+                made[name] = self.setting(part, name, parameters[name].annotation, where)
+        for name, parameter in parameters.items():
+            if name not in part and parameter.required:
+                self.add(f"{key}.{name}", f"must be set: {target} needs it")
+        return made
+
+    def mapping(
+        self, section: Mapping[str, Any], name: str, key: str | None = None
+    ) -> Mapping[str, Any] | None:
+        """A sub-section, or None and a problem."""
+        key = key or name
+        value = section.get(name, MISSING)
+        if isinstance(value, Mapping):
+            return value
+        group = key.replace(".", "/")
+        if value is None or value == MISSING:
+            choose = f": choose one with {group}=..." if key.partition(".")[0] in PACKAGES else ""
+            self.add(key, f"must be set{choose}")
+        elif value is not UNKNOWN:
+            slash = f"; to choose a file write {group}={value}" if isinstance(value, str) else ""
+            self.add(key, f"expected a section of settings{slash}")
+        return None
+
+    def refuse_unknown(
+        self,
+        section: Mapping[str, Any],
+        known: Iterable[str],
+        prefix: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        known = list(known)
+        for name in section:
+            if name not in known:
+                near = nearest(str(name), known)
+                elsewhere = [] if near else _keys_ending_in(str(name), config, known)
+                near = near or "".join(f"; did you mean '{key}'?" for key in elsewhere[:1])
+                self.add(f"{prefix}{name}", f"no such setting{near or hint(name, known)}")
+
+
+def trusted_signature(target: Any, key: str) -> Signature:
+    """What a part's `_target_` takes. Raises UserError if it is not a part of that group."""
+    group = key.partition(".")[0]
+    if not isinstance(target, str) or target == MISSING:
+        raise UserError("must be set to the dotted name of a class or function")
+    allowed = [p for p in TRUSTED if p.startswith((f"{PACKAGES[group]}.", "experiments."))]
+    dotted = re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target, re.ASCII)
+    if not dotted or not any(fnmatch(target, pattern) for pattern in allowed):
+        raise UserError(f"not among what a config may name here: {', '.join(allowed)}")
+    found = signature(target)
+    passed = PASSED.get(group)
+    if passed and passed not in found.parameters:
+        raise UserError(f"not a part of this group: it does not take '{passed}'")
+    if not found.is_class and group not in ("optimizer", "schedule"):
+        raise UserError("not a part of this group: it is a function, not a class")
+    for name, parameter in found.parameters.items():
+        if parameter.required and not parameter.setting and name != passed:
+            raise UserError(f"its parameter '{name}' has a type that no setting can have")
+    return found
+
+
+def hint(name: Any, known: list[str]) -> str:
+    """The nearest known name, or all of them."""
+    return nearest(str(name), known) or (f"; it has {', '.join(known)}" if known else "")
+
+
+def _keys_ending_in(name: str, config: Mapping[str, Any], known: Iterable[str]) -> list[str]:
+    """Full keys, of sections beside the one looked at, whose last word is `name`."""
+    found = []
+    for section, kind in get_type_hints(Run, include_extras=True).items():
+        if is_dataclass(kind):
+            found += [f"{section}.{f.name}" for f in fields(kind) if f.name == name]
+        elif section in PARTS and isinstance(config.get(section), Mapping):
+            found += [f"{section}.{key}" for key in config[section] if key == name]
+    return found

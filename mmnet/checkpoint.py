@@ -1,0 +1,260 @@
+"""Checkpoints: one folder each, whole or absent.
+
+    <run folder>/checkpoints/step_00000200/
+        model.safetensors      the weights being trained
+        averaged.safetensors   the weights that are evaluated, where they differ
+        state.pt               optimizer, scaler, controller, RNGs, counters (weights_only)
+        manifest.json          format, step, size and sha256 of every file; written last
+    <run folder>/checkpoints/best -> step_...   the best by trainer.monitor
+
+A folder is written under a temporary name, synced, read back, and renamed whole, so a kill
+at any moment leaves the earlier checkpoints and at most a .tmp folder. It is checked against
+its manifest before use: neither torch nor safetensors notices a flipped bit.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import mmnet
+from mmnet.errors import UserError
+
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds, verified."""
+
+    path: Path
+    step: int
+    weights: Tensors
+    averaged: Tensors | None
+    state: dict[str, Any]
+
+
+class Writer:
+    """Writes checkpoints in the background; training stands still only for the copy.
+
+    The copy goes into buffers that are kept: fresh memory would cost several times the
+    copying itself in page faults.
+    """
+
+    def __init__(self, folder: Path, keep: int, before: Callable[[], None]) -> None:
+        """`before` runs ahead of each write: what must be on the disk when it counts."""
+        self.folder, self.keep, self.before = folder, keep, before
+        self.failures = 0
+        self._buffers: dict[str, Tensor] = {}
+        self._thread: threading.Thread | None = None
+        folder.mkdir(exist_ok=True)
+        for rest in folder.glob(".tmp-*"):
+            shutil.rmtree(rest)
+
+    def save(
+        self,
+        step: int,
+        weights: Tensors,
+        averaged: Tensors | None,
+        state: dict[str, Any],
+        best: bool,
+    ) -> None:
+        """Copy everything now, write it later; waits for an earlier write to end.
+
+        A write that fails (a full disk) is logged and counted in `failures`; training goes on.
+        """
+        self.wait()
+        content = {"weights": weights, "averaged": averaged, "state": state}
+        copy = self._snapshot(content, "")
+        if any(t.is_cuda for t in weights.values()):
+            torch.cuda.synchronize()
+        self._thread = threading.Thread(
+            target=self._write, args=(step, copy, best), name="checkpoint"
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the write in the background has ended."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _snapshot(self, value: Any, path: str) -> Any:
+        """The same nested value, its tensors copied into the kept buffers."""
+        if isinstance(value, Tensor):
+            buffer = self._buffers.get(path)
+            if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+                buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+                self._buffers[path] = buffer
+            return buffer.copy_(value.detach(), non_blocking=True)
+        if isinstance(value, dict):
+            return {key: self._snapshot(item, f"{path}/{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._snapshot(v, f"{path}/{i}") for i, v in enumerate(value))
+        return value
+
+    def _write(self, step: int, content: dict[str, Any], best: bool) -> None:
+        try:
+            self.before()
+            write(self.folder, step, content["weights"], content["averaged"], content["state"])
+            if best:
+                self._link_best(folder_name(step))
+            self._prune()
+        # A full disk is an OSError from Python, a RuntimeError from torch.save and a
+        # SafetensorError from safetensors.
+        except (OSError, RuntimeError, SafetensorError, UserError) as error:
+            self.failures += 1
+            good = newest(self.folder)
+            log.error(
+                "checkpoint at step %d was not written: %s; training goes on, %s",
+                step,
+                str(error).splitlines()[0],
+                f"the last good one is {good[-1].name}" if good else "there is no earlier one",
+            )
+
+    def _link_best(self, name: str) -> None:
+        temporary = self.folder / ".tmp-best"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(name)
+        temporary.replace(self.folder / "best")
+
+    def _prune(self) -> None:
+        best = (self.folder / "best").resolve()
+        for path in newest(self.folder)[: -self.keep]:
+            if path != best:
+                # Renamed first: a kill in between must not leave half a checkpoint.
+                doomed = path.rename(self.folder / f".tmp-old-{path.name}")
+                shutil.rmtree(doomed)
+
+
+def folder_name(step: int) -> str:
+    return f"step_{step:08d}"
+
+
+def newest(folder: Path) -> list[Path]:
+    """Complete checkpoint folders, oldest first."""
+    return sorted(path.parent.resolve() for path in folder.glob("step_*/manifest.json"))
+
+
+def write(
+    folder: Path, step: int, weights: Tensors, averaged: Tensors | None, state: dict[str, Any]
+) -> Path:
+    """Write one checkpoint folder under `folder`. Raises OSError and the like on a full disk."""
+    temporary = folder / f".tmp-{folder_name(step)}"
+    final = folder / folder_name(step)
+    try:
+        temporary.mkdir()
+        save_weights(temporary / "model.safetensors", weights)
+        if averaged is not None:
+            save_weights(temporary / "averaged.safetensors", averaged)
+        torch.save(state, temporary / "state.pt")
+        sync(temporary / "state.pt")
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": digest(path)}
+            for path in sorted(temporary.iterdir())
+        }
+        manifest = {"format": FORMAT, "mmnet": mmnet.__version__, "step": step, "files": files}
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        sync(temporary / "manifest.json")
+        sync(temporary)
+        if final.exists():  # the same step again, after a resume
+            set_aside = final.rename(folder / f".tmp-old-{final.name}")
+            temporary.rename(final)
+            shutil.rmtree(set_aside)
+        else:
+            temporary.rename(final)
+        sync(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # it would keep a full disk full
+        raise
+    return final
+
+
+def save_weights(path: Path, weights: Tensors) -> None:
+    """One safetensors file, synced, readable by the group as the umask says."""
+    unshared = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(unshared, path, metadata={"format": "pt", "mmnet": mmnet.__version__})
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)  # safetensors writes with mode 0600
+    sync(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """One checkpoint, checked against its manifest. Raises UserError saying what is wrong."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        version, step, files = manifest["format"], manifest["step"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a checkpoint: its manifest.json cannot be read") from error
+    if version > FORMAT:
+        raise UserError(
+            f"{path}: written by a newer mmnet ({manifest.get('mmnet')}, format {version}; "
+            f"this is {mmnet.__version__}, format {FORMAT})"
+        )
+    for name, entry in files.items():
+        file = path / name
+        if not file.is_file():
+            raise UserError(f"{path}: damaged: {name} is missing")
+        if file.stat().st_size != entry["bytes"] or digest(file) != entry["sha256"]:
+            raise UserError(f"{path}: damaged: {name} does not match its digest")
+    try:
+        # Said out loud: an environment variable can turn torch's default back to pickle.
+        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise UserError(f"{path}: state.pt holds more than plain data: refused") from error
+    return Checkpoint(
+        path,
+        step,
+        load_file(path / "model.safetensors"),
+        load_file(path / "averaged.safetensors") if "averaged.safetensors" in files else None,
+        state,
+    )
+
+
+def load_newest(folder: Path) -> Checkpoint:
+    """The newest sound checkpoint of a run; damaged ones are named and passed over.
+
+    Raises UserError when there is none.
+    """
+    found = newest(folder)
+    problems = []
+    for path in reversed(found):
+        try:
+            return load(path)
+        except UserError as error:
+            log.warning("%s; trying the one before", error)
+            problems.append(str(error))
+    raise UserError(
+        "; ".join(problems) if problems else f"{folder}: holds no checkpoint to go on from"
+    )
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to have it, not only the page cache: for power loss, not for kills."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Controllers: they watch training and set the pace of the next step."""

@@ -1,0 +1,205 @@
+"""Raw samples to batches on the device, in this process or in workers, with the same result."""
+
+import math
+import signal
+import threading
+import warnings
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mmnet.data.order import SampleRandom, draw
+from mmnet.errors import UserError
+from mmnet.interfaces import BadSample, Batch, Inputs, Prepare, Split
+
+
+class TrainStep(NamedTuple):
+    """The data of one optimizer step."""
+
+    step: int
+    batches: list[Batch]  # one a micro-batch; those that lost all their samples are left out
+    samples: int  # in all of them
+    bad: list[tuple[str, str]]  # (key, reason) of each sample that could not be read
+
+
+class EvalBatch(NamedTuple):
+    """One batch in the order of the split."""
+
+    batch: Batch | None  # None where no sample of it could be read
+    indices: list[int]  # of its samples
+    bad: list[tuple[str, str]]  # (key, reason) of each sample that could not be read
+
+
+def train_steps(
+    split: Split,
+    prepare: dict[str, Prepare],
+    *,
+    batch_size: int,
+    micro_batch_size: int,
+    seed: int,
+    first_step: int,
+    last_step: int,
+    num_workers: int,
+    device: torch.device,
+) -> Generator[TrainStep, None, None]:
+    """Steps `first_step` to `last_step` of the endless shuffled sequence, epoch after epoch.
+
+    Step k holds positions (k - 1) * batch_size up to k * batch_size, across the border of two
+    epochs where it falls so; its micro-batches are consecutive slices of them. A sample that
+    cannot be read makes its micro-batch smaller. Only the modalities in `prepare` are read.
+
+    Raises UserError when a worker fails.
+    """
+    steps = range(first_step, last_step + 1)
+    slices = (
+        range(start, min(start + micro_batch_size, step * batch_size))
+        for step in steps
+        for start in range((step - 1) * batch_size, step * batch_size, micro_batch_size)
+    )
+    with closing(_read(_Reader(split, prepare, seed), slices, num_workers, device)) as reads:
+        for step in steps:
+            batches, samples, bad = [], 0, []
+            for _ in range(math.ceil(batch_size / micro_batch_size)):
+                batch, indices, broken = next(reads)
+                if batch is not None:
+                    batches.append(batch)
+                samples += len(indices)
+                bad += broken
+            yield TrainStep(step, batches, samples, bad)
+
+
+def eval_batches(
+    split: Split,
+    prepare: dict[str, Prepare],
+    *,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+    limit: int | None = None,
+) -> Generator[EvalBatch, None, None]:
+    """All samples, or the first `limit`, once, in order and without augmentation.
+
+    Raises UserError when a worker fails.
+    """
+    size = len(split) if limit is None else min(limit, len(split))
+    slices = (range(i, min(i + batch_size, size)) for i in range(0, size, batch_size))
+    return _read(_Reader(split, prepare, None), slices, num_workers, device)
+
+
+class _Reader(Dataset[EvalBatch]):
+    """Positions -> the batch they make. `seed` None: positions are indices."""
+
+    def __init__(self, split: Split, prepare: dict[str, Prepare], seed: int | None) -> None:
+        self.split, self.prepare, self.seed = split, prepare, seed
+        self.modalities = tuple(prepare)
+        self.rng = SampleRandom(seed or 0)
+
+    def __getitem__(self, positions: range) -> EvalBatch:
+        tensors: dict[str, list[Tensor]] = {modality: [] for modality in self.modalities}
+        labels: list[int] = []
+        indices: list[int] = []
+        bad: list[tuple[str, str]] = []
+        for epoch, index in self._drawn(positions):
+            rng = None if epoch is None else self.rng.at(epoch, index)
+            try:
+                sample = self.split.sample(index, self.modalities, rng)
+            except BadSample as problem:
+                bad.append((problem.key, problem.reason))
+                continue
+            for modality, prepare in self.prepare.items():
+                tensors[modality].append(prepare(sample[modality]))  # type: ignore[literal-required]
+            labels.append(sample["label"])
+            indices.append(index)
+        if not indices:
+            return EvalBatch(None, indices, bad)
+        inputs = {name: self.prepare[name].collate(column) for name, column in tensors.items()}
+        return EvalBatch(Batch(inputs, {"label": torch.tensor(labels)}), indices, bad)
+
+    def _drawn(self, positions: range) -> Iterable[tuple[int | None, int]]:
+        if self.seed is None:
+            return ((None, index) for index in positions)
+        return draw(self.seed, len(self.split), positions)
+
+
+def _read(
+    reader: _Reader, slices: Iterator[range], num_workers: int, device: torch.device
+) -> Generator[EvalBatch, None, None]:
+    reads: Iterable[EvalBatch] = (
+        _in_workers(reader, slices, num_workers, device)
+        if num_workers > 0
+        else map(reader.__getitem__, slices)
+    )
+    for batch, indices, bad in reads:
+        if batch is not None and device.type != "cpu":
+            batch = _move(batch, device)
+        yield EvalBatch(batch, indices, bad)
+
+
+def _in_workers(
+    reader: _Reader, slices: Iterator[range], num_workers: int, device: torch.device
+) -> Iterator[EvalBatch]:
+    loader: DataLoader[EvalBatch] = DataLoader(
+        reader,
+        batch_size=None,  # a slice is a batch already
+        sampler=slices,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_leave_signals_to_the_trainer,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # else its seed is drawn from the run's own numbers
+    )
+    try:
+        yield from _started(loader)
+    except Exception as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"reading data in workers failed: {said[-1]}. hardware.num_workers={num_workers}: "
+            f"fewer workers need less memory, and 0 reads in the training process, where an "
+            f"error shows its origin"
+        ) from error
+
+
+def _started(loader: "DataLoader[EvalBatch]") -> Iterator[EvalBatch]:
+    """Start the workers, without the handler by which torch raises their death anywhere.
+
+    It would strike in the middle of whatever the trainer is doing. Waiting for the next batch
+    finds a dead worker as well, within five seconds.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    with warnings.catch_warnings():
+        # Python 3.12 and later: true, and so it is of every DataLoader.
+        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+        iterator = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+    return iterator
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """A scheduler or a terminal signals the whole group, and the trainer wants to save first.
+
+    Nobody is left behind: torch's workers leave when their parent has gone, and a SIGTERM
+    that is meant counts after half a minute.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
+
+
+def _move(batch: Batch, device: torch.device) -> Batch:
+    def there(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    inputs = {
+        name: Inputs(there(values), None if mask is None else there(mask))
+        for name, (values, mask) in batch.inputs.items()
+    }
+    return Batch(inputs, {name: there(target) for name, target in batch.targets.items()})

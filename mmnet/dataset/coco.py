@@ -1,0 +1,256 @@
+"""MS COCO captions (Lin et al., arXiv 1405.0312), from the published files as they unpack."""
+
+import hashlib
+import random
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+
+from mmnet.bounds import PositiveInt, Range, Share
+from mmnet.data.files import check_root, find_root, lacking, read_json
+from mmnet.data.image import augment, read_image, resize
+from mmnet.data.text import clean_caption
+from mmnet.errors import UserError
+from mmnet.interfaces import Sample
+
+
+KINDS = ("captions", "instances")
+SPLITS = ("train", "val")
+EDITIONS = ("2017", "2014")
+LAYOUTS = [
+    [f"annotations/{kind}_{split}{edition}.json" for kind in KINDS for split in SPLITS]
+    + [f"{split}{edition}" for split in SPLITS]
+    for edition in EDITIONS
+]
+
+
+# What is read of the files, by their own names. gc=False: millions of them, none in a cycle.
+class Photo(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+
+
+class Caption(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    caption: str
+
+
+class Instance(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    category_id: int
+    area: float
+    iscrowd: int = 0
+
+
+class Category(msgspec.Struct):
+    id: int
+    supercategory: str
+
+
+class Captions(msgspec.Struct):
+    images: list[Photo]
+    annotations: list[Caption]
+
+
+class Categories(msgspec.Struct):
+    categories: list[Category]
+
+
+class Instances(msgspec.Struct):
+    images: list[Photo]
+    annotations: list[Instance]
+    categories: list[Category]
+
+
+class View(NamedTuple):
+    """How a photo becomes a picture of the network's size."""
+
+    image_size: int
+    crop_scale: float
+    flip_probability: float
+
+
+class Coco:
+    """Photos with captions; the label is the supercategory of the photo's largest instance.
+
+    Largest by `area`, the lowest id among equals; crowd regions (iscrowd=1) are no
+    instances. The classes are the supercategories in the order of the file's categories.
+    Photos without an instance or a caption are left out.
+
+    `root` is the folder that holds annotations/ beside train2017/ and val2017/ (or 2014, if
+    there is no 2017); None: the one such folder at or below `data`. Training draws one of a
+    photo's captions, a random crop and a mirroring; evaluation takes the caption with the
+    lowest id and the whole photo.
+
+    Raises UserError when the files are not found, are malformed or disagree with num_classes.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        num_classes: PositiveInt,
+        image_size: PositiveInt,
+        crop_scale: Annotated[float, Range(0, 1 + 1e-12, open=True, says="a number in (0, 1]")],
+        flip_probability: Share,
+        on_bad_sample: Literal["skip", "fail"],
+        max_bad_fraction: Share,
+        data: Path,
+    ) -> None:
+        self.on_bad_sample = on_bad_sample
+        self.max_bad_fraction = max_bad_fraction
+        self._view = View(image_size, crop_scale, flip_probability)
+        self._root = (
+            find_root("coco", data, LAYOUTS)
+            if root is None
+            else check_root("coco", Path(root), LAYOUTS)
+        )
+        self._edition = next(
+            edition
+            for edition, layout in zip(EDITIONS, LAYOUTS, strict=True)
+            if not lacking(self._root, [layout])
+        )
+        # Both splits list the categories, and this file is a twentieth of the other.
+        path = self._path("instances", "val")
+        self.classes = supercategories(read_json(path, Categories).categories)
+        if len(self.classes) != num_classes:
+            raise UserError(
+                f"dataset.num_classes={num_classes}, but {path} has {len(self.classes)} "
+                f"supercategories: {', '.join(self.classes)}"
+            )
+
+    def split(self, name: str) -> "CocoSplit":
+        """The samples of "train" or "val", ordered by image id. Raises UserError, see above."""
+        instances_path, captions_path = self._path("instances", name), self._path("captions", name)
+        instances = read_json(instances_path, Instances)
+        captions = read_json(captions_path, Captions)
+        if (found := supercategories(instances.categories)) != self.classes:
+            raise UserError(
+                f"{instances_path}: supercategories {', '.join(found)}, but those of val are "
+                f"{', '.join(self.classes)}"
+            )
+        labels = labels_of(instances, self.classes, instances_path)
+        texts = texts_of(captions)
+        photos = names_of({captions_path: captions.images, instances_path: instances.images})
+
+        both = sorted(photos.keys() & labels.keys() & texts.keys())
+        notes = {
+            "images without instances": len(photos.keys() - labels.keys()),
+            "images without captions": len(photos.keys() - texts.keys()),
+            "annotated images that are not listed": len(
+                (labels.keys() | texts.keys()) - photos.keys()
+            ),
+        }
+        notes = {what: count for what, count in notes.items() if count}
+        if not both:
+            raise UserError(
+                f"{captions_path} and {instances_path.name}: no image has both a caption and an "
+                f"instance, {name} would be empty ({notes or 'no images at all'})"
+            )
+        return CocoSplit(
+            self._root / f"{name}{self._edition}",
+            [photos[image] for image in both],
+            [labels[image] for image in both],
+            [texts[image] for image in both],
+            notes,
+            self._view,
+        )
+
+    def _path(self, kind: str, split: str) -> Path:
+        return self._root / "annotations" / f"{kind}_{split}{self._edition}.json"
+
+
+class CocoSplit:
+    """Photos of one folder with their labels and captions."""
+
+    def __init__(
+        self,
+        folder: Path,
+        names: list[str],
+        labels: list[int],
+        captions: list[tuple[str, ...]],
+        notes: dict[str, int],
+        view: View,
+    ) -> None:
+        self._folder, self._names, self._labels, self._captions = folder, names, labels, captions
+        self._view = view
+        self.notes = notes
+        digest = hashlib.sha256()
+        for row in zip(names, labels, captions, strict=True):
+            digest.update(msgspec.json.encode(row))
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def key(self, index: int) -> str:
+        return f"{self._folder.name}/{self._names[index]}"
+
+    def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
+        sample: Sample = {"label": self._labels[index]}
+        captions = self._captions[index]
+        # Drawn whether the text is asked for or not, so that crops do not depend on that.
+        caption = captions[0] if rng is None else rng.choice(captions)
+        if "text" in modalities:
+            sample["text"] = clean_caption(caption, self.key(index))
+        if "image" in modalities:
+            size, crop_scale, flip_probability = self._view
+            # Twice the size: what a crop loses leaves enough pixels for its resizing.
+            path = self._folder / self._names[index]
+            photo = read_image(path, self.key(index), at_least=2 * size)
+            sample["image"] = (
+                resize(photo, size)
+                if rng is None
+                else augment(photo, size, rng, crop_scale, flip_probability)
+            )
+        return sample
+
+
+def supercategories(categories: list[Category]) -> list[str]:
+    """Each once, in the order of their first category."""
+    return list(dict.fromkeys(category.supercategory for category in categories))
+
+
+def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int, int]:
+    """Image id -> class of its largest instance. Raises UserError for an unknown category."""
+    of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
+    largest: dict[int, Instance] = {}
+    for instance in instances.annotations:
+        if instance.iscrowd:
+            continue
+        if instance.category_id not in of_category:
+            raise UserError(
+                f"{path}: annotation {instance.id} of image {instance.image_id} has category_id "
+                f"{instance.category_id}, which is not among the file's categories"
+            )
+        best = largest.setdefault(instance.image_id, instance)
+        if (instance.area, -instance.id) > (best.area, -best.id):
+            largest[instance.image_id] = instance
+    return {image: of_category[instance.category_id] for image, instance in largest.items()}
+
+
+def texts_of(captions: Captions) -> dict[int, tuple[str, ...]]:
+    """Image id -> its distinct captions by annotation id."""
+    texts: dict[int, dict[str, None]] = defaultdict(dict)
+    for caption in sorted(captions.annotations, key=lambda caption: caption.id):
+        texts[caption.image_id][caption.caption] = None
+    return {image: tuple(distinct) for image, distinct in texts.items()}
+
+
+def names_of(photos: dict[Path, list[Photo]]) -> dict[int, str]:
+    """Image id -> file name. Raises UserError for two names, and one that leads elsewhere."""
+    names: dict[int, str] = {}
+    for path, listed in photos.items():
+        for photo in listed:
+            name = photo.file_name
+            if "/" in name or "\\" in name or name in ("", ".", ".."):
+                raise UserError(
+                    f"{path}: image {photo.id} has file_name {name!r}, expected the bare name of "
+                    f"a file, such as 000000000139.jpg"
+                )
+            if (known := names.setdefault(photo.id, name)) != name:
+                raise UserError(f"{path}: image {photo.id} is called {known} and {name}")
+    return names

@@ -1,0 +1,80 @@
+"""A transformer over the bytes of a text: no vocabulary, no download."""
+
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmnet.bounds import Fraction, PositiveInt
+from mmnet.interfaces import Features, Inputs
+
+
+PAD = 256  # one past the last byte
+
+
+class ToBytes:
+    """Text -> int64 [T] of its UTF-8 bytes, at most `max_length` of them."""
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
+
+    def __call__(self, raw: str) -> Tensor:
+        return torch.tensor(list(raw.encode()[: self.max_length]), dtype=torch.int64)
+
+    def collate(self, tensors: list[Tensor]) -> Inputs:
+        values = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=PAD)
+        return Inputs(values, values != PAD)
+
+
+class Bytes(nn.Module):
+    """Pre-norm transformer over UTF-8 bytes, mean-pooled over the real ones.
+
+    The tokenizer-free reading of ByT5 (Xue et al., arXiv 2105.13626), in small.
+    forward: int64 [B, T], mask [B, T] -> tokens [B, T, D], pooled [B, D].
+    """
+
+    def __init__(
+        self,
+        max_length: PositiveInt,
+        dim: PositiveInt,
+        depth: PositiveInt,
+        num_heads: PositiveInt,
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.prepare = ToBytes(max_length)
+        self.embed = nn.Embedding(PAD + 1, dim, padding_idx=PAD)
+        self.position = nn.Parameter(torch.empty(max_length, dim))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, qkv_bias=True, proj_drop=dropout) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.recompute = False
+        nn.init.normal_(self.position, std=0.02)
+        nn.init.normal_(self.embed.weight, std=0.02)
+
+    def forward(self, inputs: Inputs) -> Features:
+        values, mask = inputs
+        assert mask is not None
+        x = self.dropout(self.embed(values) + self.position[: values.shape[1]])
+        attend = mask[:, None, None, :]  # [B, 1, 1, T]: every query may see the real keys
+        for block in self.blocks:
+            x = run(block, x, attend, self.recompute and self.training)
+        tokens = self.norm(x)
+        weight = mask.unsqueeze(-1).to(tokens.dtype)
+        pooled = (tokens * weight).sum(1) / weight.sum(1).clamp_min(1)
+        return Features(tokens, pooled, mask)
+
+    def checkpoint_activations(self) -> None:
+        self.recompute = True
+
+
+def run(block: nn.Module, x: Tensor, attend: Tensor, recompute: bool) -> Any:
+    """One block, its activations kept for backward or computed again."""
+    if recompute:
+        return checkpoint(block, x, attend, use_reentrant=False)
+    return block(x, attend)

@@ -1,0 +1,27 @@
+"""What went wrong, in words the user can act on. Shown without a traceback."""
+
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is one clear line."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a config, all at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def nearest(got: str, valid: Iterable[str]) -> str:
+    """'; did you mean 'x'?' for the closest valid name, or nothing."""
+    match = difflib.get_close_matches(got, list(valid), n=1)
+    return f"; did you mean '{match[0]}'?" if match else ""

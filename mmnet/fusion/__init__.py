@@ -1,0 +1,1 @@
+"""Fusions: features of several modalities in, one vector a sample out."""

@@ -1,0 +1,59 @@
+"""One label a sample."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmnet.bounds import Fraction, PositiveInt
+
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+
+class Classification(nn.Module):
+    """Linear softmax classifier. forward: [B, dim] -> logits [B, num_classes]."""
+
+    higher_is_better: ClassVar[dict[str, bool]] = {"accuracy": True, "macro_f1": True}
+
+    def __init__(
+        self, dim: int, num_classes: PositiveInt, label_smoothing: Fraction, dropout: Fraction
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self.dropout = nn.Dropout(dropout)
+        self.logits = nn.Linear(dim, num_classes)
+
+    def forward(self, fused: Tensor) -> Tensor:
+        logits: Tensor = self.logits(self.dropout(fused))
+        return logits
+
+    def loss(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(
+            logits.float(), targets["label"], label_smoothing=self.label_smoothing
+        )
+
+    def metrics(self) -> "MetricCollection":
+        # Imported here: it takes a second, and training starts without it.
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import (
+            MulticlassAccuracy,
+            MulticlassConfusionMatrix,
+            MulticlassF1Score,
+        )
+
+        classes = self.num_classes
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "macro_f1": MulticlassF1Score(classes, average="macro"),
+                "confusion": MulticlassConfusionMatrix(classes),
+            }
+        )
+
+    def update(
+        self, metrics: "MetricCollection", logits: Tensor, targets: dict[str, Tensor]
+    ) -> None:
+        metrics.update(logits, targets["label"])

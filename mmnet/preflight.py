@@ -1,0 +1,139 @@
+"""What a command line asks for, judged before Hydra acts on it and before anything is written.
+
+Hydra would stop at the first mistake, and make the run folder before the rest is looked at.
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmnet import overrides as words
+from mmnet import resume
+from mmnet.compose import Composed, Source, compose
+from mmnet.config import CONF
+from mmnet.errors import ConfigError, nearest
+
+
+TRIED = 20  # values of a sweep that are checked beforehand; each job is checked anyway
+
+
+def preflight(arguments: Sequence[str]) -> list[str]:
+    """Check a command line, compose included; returns the one to hand to Hydra.
+
+    Raises ConfigError with everything that is wrong. Writes nothing.
+    """
+    args = get_args_parser().parse_intermixed_args(list(arguments))
+    if args.help or args.hydra_help or args.shell_completion or args.info:
+        return list(arguments)
+    source = source_of(args)
+    multirun = args.multirun or any("hydra.mode=MULTIRUN" in word for word in args.overrides)
+    folders = [*source.folders, *search_path(args.overrides)]
+    asked = words.read(args.overrides, folders, multirun)
+    asked.problems += refused_options(args)
+    composed, hydra = compose(asked, source._replace(more=tuple(folders[1:])))
+    problems = [*hydra_problems(hydra), *sweep_problems(asked, source)]
+    goes_on = composed.run.resume is not None
+    if goes_on and multirun:
+        problems.append("resume: goes on with one run; leave out -m")
+    if goes_on and args.cfg:
+        problems.append(f"--cfg: a resumed run keeps its config: {composed.run.resume}/config.yaml")
+    if not (goes_on or args.cfg):
+        problems += folder_problems(composed, hydra, "sweep" if multirun else "run")
+    if problems:
+        raise ConfigError(problems)
+    if not goes_on:
+        return list(arguments)
+    flags = [word for word in arguments if word not in args.overrides]
+    folder = Path(str(composed.run.resume))
+    return [*flags, *resume.words_for_hydra(args.overrides, asked, folder)]
+
+
+def source_of(args: argparse.Namespace) -> Source:
+    """Where Hydra will look for configs. Raises ConfigError for folders that are not there."""
+    conf = CONF if args.config_path is None else Path(__file__).parent / args.config_path
+    more = [] if args.config_dir is None else [Path(args.config_dir).absolute()]
+    problems = [
+        f"--{option} {folder}: there is no such folder"
+        + nearest(str(folder), map(str, folder.parent.glob("*/")))
+        for option, folder in [("config-path", conf), *(("config-dir", path) for path in more)]
+        if not folder.is_dir()
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return Source(conf, tuple(more), args.config_name or "train")
+
+
+def search_path(overrides: Sequence[str]) -> list[Path]:
+    """Folders that `hydra.searchpath=[...]` adds."""
+    found = []
+    for word in overrides:
+        if re.match(r"\+*hydra\.searchpath=", word):
+            found += re.findall(r"(?:file://)?([^\[\],'\"]+)", word.partition("=")[2])
+    return [Path(folder).absolute() for folder in found if "://" not in folder]
+
+
+def refused_options(args: argparse.Namespace) -> list[str]:
+    """Options of Hydra that make no sense here, or not together."""
+    problems = []
+    if args.experimental_rerun is not None:
+        problems.append("--experimental-rerun: not supported; resume=<run folder> goes on with it")
+    if args.resolve and not args.cfg:
+        problems.append("--resolve: only together with --cfg or --help")
+    if args.run + args.multirun + (args.cfg is not None) > 1:
+        problems.append("only one of --run, --multirun and --cfg at a time")
+    return problems
+
+
+def hydra_problems(hydra: dict[str, Any]) -> list[str]:
+    """Settings of Hydra that a run may not have."""
+    names = ", ".join(hydra["job"]["env_set"])
+    if names:
+        return [
+            f"hydra.job.env_set, env_copy ({names}): a config may not change the environment: "
+            f"set the variables where you start the run"
+        ]
+    return []
+
+
+def folder_problems(composed: Composed, hydra: dict[str, Any], kind: str) -> list[str]:
+    """Refuse a folder that holds something already."""
+    config: Any = OmegaConf.to_container(OmegaConf.create(composed.text), resolve=False)
+    tree = OmegaConf.create({**config, "hydra": {key: hydra[key] for key in ("run", "sweep")}})
+    try:
+        folder = Path(str(OmegaConf.select(tree, f"hydra.{kind}.dir")))
+    except OmegaConfBaseException:
+        return []  # it needs what Hydra knows only later; looked at again when it is there
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return [f"hydra.{kind}.dir={folder}: not an empty folder, and nothing is overwritten here"]
+    return []
+
+
+def sweep_problems(asked: words.Words, source: Source) -> list[str]:
+    """Problems of the values after the first of each sweep over a setting."""
+    problems: list[str] = []
+    for word, values in asked.sweeps.items():
+        place = next((o for o in asked.settings if o.input_line == word), None)
+        if place is None:
+            continue  # a choice of files, each looked for already
+        for value in values[1:TRIED]:
+            try:
+                compose(with_value(asked, place, value), source)
+            except ConfigError as error:
+                problems += error.problems
+    return list(dict.fromkeys(problems))
+
+
+def with_value(asked: words.Words, place: Override, value: Any) -> words.Words:
+    """The same command line with another value of one setting."""
+    changed = deepcopy(place)
+    changed._value = value
+    settings = [changed if override is place else override for override in asked.settings]
+    return words.Words(files=asked.files, settings=settings)

@@ -1,0 +1,143 @@
+"""What settings must hold together, as far as the config alone can tell.
+
+Each rule names the keys it looks at and is asked only when every one of them is there and
+well in itself. It yields the keys to blame and what to do about them.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmnet.config import MODALITIES
+from mmnet.errors import nearest
+
+
+Blame = tuple[tuple[str, ...], str]
+Rule = Callable[..., Iterator[Blame]]
+
+RULES: list[tuple[tuple[str, ...], Rule]] = []
+
+
+def rule(*keys: str) -> Callable[[Rule], Rule]:
+    """Register a rule on the values of `keys`."""
+
+    def register(function: Rule) -> Rule:
+        RULES.append((keys, function))
+        return function
+
+    return register
+
+
+def broken(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
+    """What the sound `values` (dotted key -> value) break. `metrics`: names the head measures."""
+    for keys, function in RULES:
+        if all(key in values for key in keys):
+            yield from function(*(values[key] for key in keys))
+    yield from _monitor(values, metrics)
+
+
+@rule("trainer.steps", "trainer.epochs")
+def one_length(steps: int | None, epochs: int | None) -> Iterator[Blame]:
+    if (steps is None) == (epochs is None):
+        yield ("trainer.steps", "trainer.epochs"), "set one of the two and the other to null"
+
+
+@rule("trainer.batch_size", "hardware.micro_batch_size")
+def whole_micro_batches(batch: int, micro: int | None) -> Iterator[Blame]:
+    if micro is not None and batch % min(batch, micro):
+        near = max(micro, round(batch / micro) * micro)
+        yield (
+            ("trainer.batch_size", "hardware.micro_batch_size"),
+            f"a batch must be a whole number of micro-batches; {near} would be",
+        )
+
+
+@rule("head.num_classes", "dataset.num_classes")
+def as_many_classes(answers: int, labels: int) -> Iterator[Blame]:
+    if answers != labels:
+        yield (
+            ("head.num_classes", "dataset.num_classes"),
+            "the head must answer with as many classes as the data has",
+        )
+
+
+@rule("encoder.image.image_size", "encoder.image.patch_size")
+def whole_patches(size: int, patch: int | None) -> Iterator[Blame]:
+    if patch is not None and size % patch:
+        near = max(patch, round(size / patch) * patch)
+        yield (
+            ("encoder.image.image_size", "encoder.image.patch_size"),
+            f"an image must be a whole number of patches wide; {near} would be",
+        )
+
+
+def _whole_heads(modality: str) -> None:
+    dim_key, heads_key = f"encoder.{modality}.dim", f"encoder.{modality}.num_heads"
+
+    @rule(dim_key, heads_key)
+    def whole_heads(dim: int | None, heads: int | None) -> Iterator[Blame]:
+        if dim is not None and heads is not None and dim % heads:
+            yield (
+                (dim_key, heads_key),
+                f"attention splits dim among its heads; {max(1, dim // heads) * heads} would do",
+            )
+
+
+for _modality in MODALITIES:
+    _whole_heads(_modality)
+
+
+# Learned positions of the published models and of transformers' own defaults.
+POSITIONS = {"bert": 512, "distilbert": 512, "roberta": 512}
+
+
+@rule("encoder.text.name", "encoder.text.architecture", "encoder.text.max_length")
+def enough_positions(name: str | None, architecture: str | None, length: int) -> Iterator[Blame]:
+    if name is not None and Path(name).exists():
+        return  # a local folder says itself how long it reads
+    family = name.split("/")[-1] if name is not None else architecture
+    match = re.match(r"[a-z]+(?=-|$)", family or "")
+    limit = POSITIONS.get(match.group()) if match else None
+    if limit is not None and length > limit:
+        yield ("encoder.text.max_length",), f"this encoder reads at most {limit} tokens"
+
+
+@rule("optimizer._target_", "schedule._target_")
+def schedule_free_alone(optimizer: str, schedule: str) -> Iterator[Blame]:
+    free = optimizer == "mmnet.optimizer.schedule_free.schedule_free"
+    if free and schedule != "mmnet.schedule.constant.constant":
+        yield (
+            ("optimizer._target_", "schedule._target_"),
+            "Schedule-Free replaces the decay of the rate: add schedule=constant",
+        )
+
+
+@rule("optimizer.momentum", "optimizer.nesterov")
+def nesterov_looks_ahead(momentum: float, nesterov: bool) -> Iterator[Blame]:
+    if nesterov and not momentum:
+        yield ("optimizer.momentum", "optimizer.nesterov"), "nesterov needs a momentum above 0"
+
+
+@rule("schedule.warmup_ratio", "schedule.decay_ratio")
+def warm_before_decay(warmup: float, decay: float) -> Iterator[Blame]:
+    if warmup + decay > 1:
+        yield (
+            ("schedule.warmup_ratio", "schedule.decay_ratio"),
+            "warm-up and decay together are longer than the run",
+        )
+
+
+@rule("name")
+def one_folder(name: str) -> Iterator[Blame]:
+    # It becomes a folder under paths.output.
+    if not name.strip() or name.startswith(".") or re.search(r"[/\\]", name) or len(name) > 100:
+        yield ("name",), "expected 1 to 100 characters without slashes or a dot in front"
+
+
+def _monitor(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
+    if "trainer.monitor" in values and "head._target_" in values:
+        valid = [f"val/{name}" for name in ("loss", *metrics)]
+        if values["trainer.monitor"] not in valid:
+            near = nearest(values["trainer.monitor"], valid)
+            yield ("trainer.monitor",), f"expected one of {', '.join(valid)}{near}"

@@ -1,0 +1,217 @@
+"""What a part's constructor takes, read from its source text.
+
+Nothing is imported: parts bring in torch, and a config is judged before that.
+"""
+
+import ast
+import functools
+import importlib.util
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from mmnet import bounds
+from mmnet.errors import UserError, nearest
+
+
+NAMES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple)},
+    "Any": Any,
+    "Literal": Literal,
+    **{name: kind for name, kind in vars(bounds).items() if hasattr(kind, "__metadata__")},
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter. Only a `setting` can be written in a config; the program passes the others."""
+
+    annotation: Any
+    required: bool
+    setting: bool
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A class or function as its source declares it."""
+
+    is_class: bool
+    parameters: dict[str, Parameter]
+    constants: dict[str, Any]  # class attributes with literal values
+
+
+class Unreadable(Exception):
+    """An annotation that is not made of the types a setting can have."""
+
+
+def signature(target: str) -> Signature:
+    """Of `package.module.Name`. Raises UserError when there is no such module or name in it."""
+    module, _, name = target.rpartition(".")
+    path = find(module)
+    tree = _parse(path, path.stat().st_mtime_ns)
+    defined = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+    }
+    if name not in defined:
+        raise UserError(f"{module} defines no public '{name}'{nearest(name, defined)}")
+    node = defined[name]
+    aliases = {name: value for item in tree.body for name, value in _assigned(item)}
+    if isinstance(node, ast.FunctionDef):
+        return Signature(False, _parameters(node.args, aliases, skip=0), {})
+    return Signature(True, _constructor(node, defined, aliases), _constants(node))
+
+
+def find(module: str) -> Path:
+    """The source file of a module. Raises UserError naming the nearest one."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)  # of a top-level name: looks, does not import
+    folders = [Path(f) for f in (spec.submodule_search_locations or [])] if spec else []
+    if not folders:
+        raise UserError(f"there is no package '{top}' to import here")
+    for folder in folders:
+        base = folder.joinpath(*rest)
+        for path in (base / "__init__.py", base.parent / f"{base.name}.py"):
+            if path.is_file():
+                return path
+    near = nearest(module, _modules(top, folders))
+    raise UserError(f"there is no module '{module}'{near}")
+
+
+def _modules(top: str, folders: Iterable[Path]) -> list[str]:
+    return [
+        ".".join((top, *path.relative_to(folder).with_suffix("").parts))
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+
+
+@functools.lru_cache
+def _parse(path: Path, _changed: int) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is not valid Python: {error}") from error
+
+
+def _constructor(
+    node: ast.ClassDef, defined: dict[str, Any], aliases: dict[str, ast.expr]
+) -> dict[str, Parameter]:
+    """Parameters of __init__: its own, a dataclass's fields, or a base's in the same file."""
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return _parameters(item.args, aliases, skip=1)
+    inherited: dict[str, Parameter] = {}
+    for base in node.bases:
+        if isinstance(base, ast.Name) and isinstance(defined.get(base.id), ast.ClassDef):
+            inherited |= _constructor(defined[base.id], defined, aliases)
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                if "ClassVar" in ast.unparse(item.annotation):
+                    continue
+                required = item.value is None
+                inherited[item.target.id] = _parameter(item.annotation, required, aliases)
+    return inherited
+
+
+def _parameters(
+    args: ast.arguments, aliases: dict[str, ast.expr], skip: int
+) -> dict[str, Parameter]:
+    positional = (args.posonlyargs + args.args)[skip:]
+    first_default = len(positional) - len(args.defaults)
+    found = {
+        arg.arg: _parameter(arg.annotation, index < first_default, aliases)
+        for index, arg in enumerate(positional)
+    }
+    for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
+        found[arg.arg] = _parameter(arg.annotation, default is None, aliases)
+    return found
+
+
+def _parameter(
+    annotation: ast.expr | None, required: bool, aliases: dict[str, ast.expr]
+) -> Parameter:
+    try:
+        if annotation is None:
+            raise Unreadable
+        return Parameter(_evaluate(annotation, aliases), required, setting=True)
+    except (Unreadable, TypeError, ValueError, SyntaxError):
+        return Parameter(None, required, setting=False)
+
+
+def _evaluate(node: ast.expr, aliases: dict[str, ast.expr]) -> Any:
+    """The type an annotation stands for. Raises Unreadable; runs nothing of the file."""
+    match node:
+        case ast.Constant(value=None):
+            return None
+        case ast.Constant(value=str() as text):
+            return _evaluate(ast.parse(text, mode="eval").body, aliases)
+        case ast.Name(id=name) if name in NAMES:
+            return NAMES[name]
+        case ast.Name(id=name) if name in aliases:
+            outer = {key: value for key, value in aliases.items() if key != name}
+            return _evaluate(aliases[name], outer)
+        case ast.Attribute(value=ast.Name(id="typing" | "bounds"), attr=name) if name in NAMES:
+            return NAMES[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return Union[_evaluate(left, aliases), _evaluate(right, aliases)]  # noqa: UP007
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            try:
+                return Literal[ast.literal_eval(choices)]
+            except ValueError:
+                raise Unreadable from None
+        case ast.Subscript(
+            value=ast.Name(id="Annotated"),
+            slice=ast.Tuple(elts=[kind, ast.Call(func=ast.Name(id="Range")) as limits]),
+        ):
+            return Annotated[_evaluate(kind, aliases), _range(limits, aliases)]
+        case ast.Subscript(value=ast.Name(id="list" | "dict" | "tuple" as name), slice=inner):
+            items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return NAMES[name][tuple(_evaluate(item, aliases) for item in items)]
+        case ast.Constant(value=value) if value is Ellipsis:
+            return Ellipsis
+    raise Unreadable
+
+
+def _range(call: ast.Call, aliases: dict[str, ast.expr]) -> bounds.Range:
+    given: dict[str, Any] = {
+        **dict(zip(bounds.Range._fields, call.args, strict=False)),
+        **{word.arg: word.value for word in call.keywords if word.arg},
+    }
+    return bounds.Range(**{name: _number(node, aliases) for name, node in given.items()})
+
+
+def _number(node: ast.expr, aliases: dict[str, ast.expr]) -> Any:
+    """A literal, a sum of them, or the length of a collection that the file spells out."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _number(left, aliases) + _number(right, aliases)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_number(operand, aliases)
+        case ast.Call(func=ast.Name(id="len"), args=[ast.Name(id=name)]) if name in aliases:
+            return len(ast.literal_eval(aliases[name]))
+    raise Unreadable
+
+
+def _assigned(item: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """The name and the value of an assignment."""
+    if isinstance(item, ast.AnnAssign | ast.Assign) and item.value is not None:
+        target = item.target if isinstance(item, ast.AnnAssign) else item.targets[0]
+        if isinstance(target, ast.Name):
+            yield target.id, item.value
+
+
+def _constants(node: ast.ClassDef) -> dict[str, Any]:
+    found = {}
+    for name, value in (pair for item in node.body for pair in _assigned(item)):
+        try:
+            found[name] = ast.literal_eval(value)
+        except ValueError:
+            continue  # computed: not a constant that can be read here
+    return found

@@ -1,0 +1,108 @@
+"""Train one network: `python -m mmnet.train model=late_fusion hardware=a100`."""
+
+import shutil
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mmnet.compose import Composed, Source, origins_of, settle
+from mmnet.config import CONF, TRUSTED
+from mmnet.errors import ConfigError, UserError
+from mmnet.overrides import read
+from mmnet.preflight import preflight
+
+
+@hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=TRUSTED)
+def main(cfg: DictConfig) -> float:
+    """One run, in the folder that Hydra made for it. Returns the best value of trainer.monitor."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        composed = job(cfg, folder)
+        from mmnet.session import run_training  # brings in torch; --help and errors do without
+
+        return run_training(composed.run, folder, composed.text)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("mmnet", "experiments"):
+            raise
+        problem = UserError(f"{error.name} is not installed: pip install 'mmnet[train]'")
+        fail(problem, folder)
+    except UserError as error:
+        fail(error, folder)
+
+
+def cli() -> None:
+    """The installed command, and `python -m mmnet.train`."""
+    here = str(Path.cwd())
+    if not sys.flags.safe_path and here not in sys.path:
+        sys.path.append(here)  # parts of a study, experiments.*, are found from there
+    sys.excepthook = quiet
+    try:
+        sys.argv[1:] = preflight(sys.argv[1:])
+    except UserError as error:
+        print(report(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+    main()
+
+
+def job(cfg: DictConfig, folder: Path) -> Composed:
+    """The run that Hydra composed, checked again: each job of a sweep is another one.
+
+    Raises ConfigError.
+    """
+    settings = HydraConfig.get()
+    sources = settings.runtime.config_sources
+    conf, *more = [Path(source.path) for source in sources if source.schema == "file"]
+    asked = read(list(settings.overrides.task), [conf, *more], multirun=False)
+    source = Source(conf, tuple(more), str(settings.job.config_name))
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    composed = settle(plain, asked, origins_of(asked, source, asked.files))
+    if composed.run.resume is None:
+        there = {path.name for path in folder.iterdir()} - {settings.output_subdir}
+        if there:
+            raise ConfigError([f"{folder} is not empty, and nothing is overwritten here"])
+    elif folder != Path(composed.run.resume):
+        raise ConfigError([f"resume={composed.run.resume}: start it as python -m mmnet.train"])
+    return composed
+
+
+def fail(error: UserError, folder: Path) -> NoReturn:
+    """Say what is wrong and leave; of a run that never began nothing stays behind."""
+    print(report(error), file=sys.stderr)
+    if {path.name for path in folder.iterdir()} <= {"train.log"}:
+        shutil.rmtree(folder)
+        for parent in (folder.parent, folder.parent.parent):
+            if any(parent.iterdir()):
+                break
+            parent.rmdir()
+    stopped = error.exit_code > 128  # by a signal: it means the sweep as well
+    if HydraConfig.get().mode == RunMode.MULTIRUN and not stopped:
+        raise error  # the sweeper decides whether the other jobs go on
+    sys.exit(error.exit_code)
+
+
+def report(error: UserError) -> str:
+    """The words for standard error: one line a problem."""
+    problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+    if len(problems) == 1:
+        return f"mmnet: error: {problems[0]}"
+    lines = "".join(f"\n  - {problem}" for problem in problems)
+    return f"mmnet: error: {len(problems)} problems in the configuration:{lines}"
+
+
+def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """No traceback for what `fail` has told already, when it has gone through a sweeper."""
+    if not isinstance(error, UserError):
+        sys.__excepthook__(kind, error, trace)
+
+
+if __name__ == "__main__":
+    # Not as __main__: launchers that start processes find `main` by its module's name.
+    from mmnet import train
+
+    train.cli()

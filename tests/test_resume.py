@@ -1,0 +1,127 @@
+"""Stopped anywhere and resumed, a run ends as if it had not been stopped: bit for bit."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from mmnet.checkpoint import load_newest
+from mmnet.job import rng_state, set_rng_state
+from mmnet.session import assemble
+from tests.jobs import make_job, resume, run_job, state_of
+
+
+RANDOM = ("fusion.dropout=0.2", "encoder.text.dropout=0.1", "encoder.image.dropout=0.1")
+KINDS = {
+    "adamw, ema": (*RANDOM, "trainer.ema_decay=0.9"),
+    "fp16, accumulated": (*RANDOM, "hardware.precision=fp16", "hardware.micro_batch_size=4"),
+    "bf16": (*RANDOM, "hardware.precision=bf16"),
+    "schedule-free": (*RANDOM, "optimizer=schedule_free", "schedule=constant"),
+    "muon, early stopping": (*RANDOM, "optimizer=muon", "trainer.patience=1", "trainer.eval_every=2"),
+    "nadamw, wsd": (*RANDOM, "optimizer=nadamw", "schedule=wsd"),
+    "sgd, epochs": (*RANDOM, "optimizer=sgd", "trainer.steps=null", "trainer.epochs=3"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_at_a_step_and_resumed_it_ends_the_same(tmp_path, kind):
+    whole = run_job(make_job(tmp_path / "whole", *KINDS[kind]))
+    expected = state_of(whole)
+    for stop_after in (1, 4, 5, 9):
+        folder = tmp_path / f"stopped-{stop_after}"
+        run_job(make_job(folder, *KINDS[kind]), stop_after)
+        torch.manual_seed(999)  # a new process has other numbers
+        random.seed(999)
+        job = resume(make_job(folder, *KINDS[kind]))
+        assert job.progress.step <= stop_after
+        if job.progress.step < whole.progress.step:
+            assert state_of(job)["weights"] != expected["weights"]
+        assert state_of(run_job(job)) == expected, f"stopped after step {stop_after}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_at_every_step(tmp_path, kind):
+    expected = state_of(run_job(make_job(tmp_path / "whole", *KINDS[kind])))
+    for stop_after in range(1, 12):
+        folder = tmp_path / f"stopped-{stop_after}"
+        run_job(make_job(folder, *KINDS[kind]), stop_after)
+        assert state_of(run_job(resume(make_job(folder, *KINDS[kind])))) == expected
+
+
+@pytest.mark.parametrize(
+    "left_out", ["optimizer", "scaler", "controller", "bad", "progress", "rng"]
+)
+def test_a_checkpoint_without_a_piece_is_refused(tmp_path, left_out):
+    job = run_job(make_job(tmp_path), stop_after=3)
+    found = load_newest(job.folder / "checkpoints")
+    del found.state[left_out]
+    with pytest.raises(KeyError, match=left_out):
+        assemble(job.run, job.folder).restore(found)
+
+
+@pytest.mark.parametrize("generator", ["python", "numpy", "torch"])
+def test_every_random_generator_is_restored(tmp_path, generator):
+    draw = {
+        "python": random.random,
+        "numpy": lambda: float(np.random.normal()),  # one of a pair: the other is kept inside
+        "torch": lambda: float(torch.randn(())),
+    }[generator]
+    draw()
+    torch.save(rng_state(), tmp_path / "rng.pt")
+    expected = [draw() for _ in range(3)]
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    set_rng_state(torch.load(tmp_path / "rng.pt", weights_only=True))
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_a_signal_during_evaluation_gives_it_up_and_resume_does_it(tmp_path):
+    whole = run_job(make_job(tmp_path / "whole"))
+    job = make_job(tmp_path / "stopped")
+    real = job.val
+    from mmnet.stop import Stop
+
+    signals: list[Stop] = []
+
+    class Ringing:
+        """The val split, at whose third sample a signal arrives."""
+
+        digest, notes = real.digest, real.notes
+
+        def __len__(self):
+            return len(real)
+
+        def key(self, index):
+            return real.key(index)
+
+        def sample(self, index, modalities, rng):
+            if index == 3:
+                signals[0].signum = 15
+            return real.sample(index, modalities, rng)
+
+    job.val = Ringing()
+    import mmnet.loop as loop
+    from mmnet.checkpoint import Writer
+    from mmnet.track.none import Nowhere
+    from mmnet.track.recorder import Recorder
+
+    stop = Stop()
+    signals.append(stop)
+    recorder = Recorder(job.folder)
+    writer = Writer(job.folder / "checkpoints", 2, before=recorder.sync)
+    loop.train(job, writer, recorder, Nowhere(), stop)
+    writer.wait()
+    recorder.close()
+    assert job.progress.step == 5 and job.progress.evaluated_at == 0
+    resumed = resume(make_job(tmp_path / "stopped"))
+    assert state_of(run_job(resumed)) == state_of(whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    job = run_job(make_job(tmp_path))
+    before = copy.deepcopy(state_of(job))
+    assert state_of(run_job(resume(job))) == before
