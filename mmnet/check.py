@@ -123,7 +123,8 @@ class _Checking:
             return None
         group = key.partition(".")[0]
         if group == "head":
-            self.metrics = sorted(declared.constants.get("higher_is_better", {}))
+            higher_is_better = declared.constants.get("higher_is_better")
+            self.metrics = sorted(higher_is_better) if isinstance(higher_is_better, dict) else []
         self.values[f"{key}._target_"] = target
         return {"_target_": target} | self.settings(part, declared, target, key, group)
 
@@ -177,10 +178,11 @@ class _Checking:
         known = list(known)
         for name in section:
             if name not in known:
-                near = nearest(str(name), known)
-                elsewhere = [] if near else _keys_ending_in(str(name), config, known)
-                near = near or "".join(f"; did you mean '{key}'?" for key in elsewhere[:1])
-                self.add(f"{prefix}{name}", f"no such setting{near or hint(name, known)}")
+                elsewhere = [f"; did you mean '{key}'?" for key in _namesakes(str(name), config)]
+                self.add(
+                    f"{prefix}{name}",
+                    f"no such setting{elsewhere[0] if elsewhere else hint(name, known)}",
+                )
 
 
 def trusted_signature(target: Any, key: str) -> Signature:
@@ -209,8 +211,8 @@ def hint(name: Any, known: list[str]) -> str:
     return nearest(str(name), known) or (f"; it has {', '.join(known)}" if known else "")
 
 
-def _keys_ending_in(name: str, config: Mapping[str, Any], known: Iterable[str]) -> list[str]:
-    """Full keys, of sections beside the one looked at, whose last word is `name`."""
+def _namesakes(name: str, config: Mapping[str, Any]) -> list[str]:
+    """Full keys, in any section, whose last word is `name`."""
     found = []
     for section, kind in get_type_hints(Run, include_extras=True).items():
         if is_dataclass(kind):

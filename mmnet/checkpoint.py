@@ -64,8 +64,13 @@ class Writer:
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
         folder.mkdir(exist_ok=True)
+        for new in folder.glob("step_*.new"):
+            replace(new, new.with_suffix(""))
         for rest in folder.glob(".tmp-*"):
-            shutil.rmtree(rest)
+            if rest.is_symlink():
+                rest.unlink()
+            else:
+                shutil.rmtree(rest)
 
     def save(
         self,
@@ -115,7 +120,7 @@ class Writer:
             write(self.folder, step, content["weights"], content["averaged"], content["state"])
             if best:
                 self._link_best(folder_name(step))
-            self._prune()
+            self._prune(folder_name(step))
         # A full disk is an OSError from Python, a RuntimeError from torch.save and a
         # SafetensorError from safetensors.
         except (OSError, RuntimeError, SafetensorError, UserError) as error:
@@ -134,9 +139,11 @@ class Writer:
         temporary.symlink_to(name)
         temporary.replace(self.folder / "best")
 
-    def _prune(self) -> None:
+    def _prune(self, written: str) -> None:
         best = (self.folder / "best").resolve()
-        for path in newest(self.folder)[: -self.keep]:
+        # Later ones than the one just written were damaged, or the run would have gone on there.
+        past = [path for path in newest(self.folder) if path.name <= written]
+        for path in past[: -self.keep]:
             if path != best:
                 # Renamed first: a kill in between must not leave half a checkpoint.
                 doomed = path.rename(self.folder / f".tmp-old-{path.name}")
@@ -174,9 +181,8 @@ def write(
         sync(temporary / "manifest.json")
         sync(temporary)
         if final.exists():  # the same step again, after a resume
-            set_aside = final.rename(folder / f".tmp-old-{final.name}")
-            temporary.rename(final)
-            shutil.rmtree(set_aside)
+            # In two moves, each of which leaves a whole checkpoint that counts.
+            replace(temporary.rename(folder / f"{final.name}.new"), final)
         else:
             temporary.rename(final)
         sync(folder)
@@ -184,6 +190,16 @@ def write(
         shutil.rmtree(temporary, ignore_errors=True)  # it would keep a full disk full
         raise
     return final
+
+
+def replace(new: Path, final: Path) -> None:
+    """Put one checkpoint folder in the place of another."""
+    if final.exists():
+        set_aside = final.rename(final.with_name(f".tmp-old-{final.name}"))
+        new.rename(final)
+        shutil.rmtree(set_aside)
+    else:
+        new.rename(final)
 
 
 def save_weights(path: Path, weights: Tensors) -> None:

@@ -13,7 +13,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.utils import setup_globals
-from hydra.errors import InstantiationException, MissingConfigException
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from hydra.utils import execution_whitelist, instantiate
 from omegaconf import OmegaConf
@@ -21,9 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmnet import overrides as words
 from mmnet import resume
+from mmnet.changes import apply
 from mmnet.check import MISSING, Problem, check
 from mmnet.config import CONF, TRUSTED, Part, Run
 from mmnet.errors import ConfigError, UserError, nearest
+from mmnet.patience import at_most
 from mmnet.provenance import Origins, chooser, layers
 from mmnet.redact import leaks, leaves, redact, shown
 from mmnet.references import TooMuch, measure, resolve
@@ -48,10 +50,16 @@ class Source(NamedTuple):
 
 
 class Composed(NamedTuple):
-    """A checked run and the text of its config.yaml."""
+    """A checked run, and its config before references were resolved."""
 
     run: Run
-    text: str
+    config: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """Of config.yaml: it names the environment rather than repeats it."""
+        kept = {"format": FORMAT, **redact(self.config), "resume": None}
+        return HEADER + OmegaConf.to_yaml(OmegaConf.create(kept))
 
 
 def load(*overrides: str) -> Run:
@@ -65,15 +73,10 @@ def load(*overrides: str) -> Run:
 def make(part: Part, *args: Any, **known: Any) -> Any:
     """Call what a part names with its settings, plus what only the running program knows.
 
-    Raises what the part raises; InstantiationException when it is not a trusted one.
+    Raises what the part raises, and InstantiationException when it is not a trusted one.
     """
     with execution_whitelist(TRUSTED):
-        try:
-            return instantiate(part, *args, _convert_="all", _recursive_=False, **known)
-        except InstantiationException as error:
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
+        return instantiate(part, *args, _convert_="all", _recursive_=False, **known)
 
 
 def compose(asked: words.Words, source: Source) -> tuple[Composed, dict[str, Any]]:
@@ -86,14 +89,14 @@ def compose(asked: words.Words, source: Source) -> tuple[Composed, dict[str, Any
     try:
         config, files = load_files(loader, source, asked.files, problems)
         hydra = config.pop("hydra")
-        added = words.added(asked.settings, config)
-        problems += words.apply(asked.settings, config)
+        applied = apply(asked.settings, config)
+        problems += applied.problems
         composed = settle(config, asked, origins_of(asked, source, files), problems)
     except RecursionError:
         raise ConfigError([*problems, "the config is nested too deeply"]) from None
-    if added and composed.run.resume is None:
+    if applied.added and composed.run.resume is None:
         raise ConfigError(
-            [f"{shown(word)} (command line): no file sets this: write +{word}" for word in added]
+            [f"{shown(word)} (command line): no file sets this; add a +" for word in applied.added]
         )
     return composed, hydra
 
@@ -111,18 +114,18 @@ def settle(
     told = list(problems)
     if config.get("resume") not in (None, MISSING):
         config, origin = resumed(config, asked, origin, told)
-    found: list[Problem] = []
     try:
-        measure(config)
-        values = resolve(OmegaConf.create(config), found, [key for key, _ in leaves(config)])
+        found, beyond = measure(config)
     except TooMuch as much:
         raise ConfigError([*told, tell(much.problem, config, {}, origin)]) from None
+    known = [key for key, _ in leaves(config)]
+    values = resolve(OmegaConf.create(config), beyond, found, known)
     checked = check(values)
     found += leaks(values) + checked.problems
     told += [tell(problem, config, values, origin) for problem in found]
     if checked.run is None or told:
         raise ConfigError(list(dict.fromkeys(told)))
-    return Composed(checked.run, text_of(config))
+    return Composed(checked.run, config)
 
 
 def resumed(
@@ -137,16 +140,10 @@ def resumed(
         uri = OmegaConf.select(tree, "tracker.uri")
         folder = resume.find(name, output, None if uri is None else str(uri))
         base, refused = resume.merge(resume.stored(folder, FORMAT), composed, asked)
-    except (TooMuch, UserError, OmegaConfBaseException) as error:
+    except (TooMuch, UserError, OmegaConfBaseException, OSError, ValueError) as error:
         raise ConfigError([*told, f"resume={shown(name)}: {words.one_line(error)}"]) from None
     told += refused
     return {**base, "resume": str(folder)}, resume.origins(folder, asked, origin)
-
-
-def text_of(config: dict[str, Any]) -> str:
-    """config.yaml: unresolved, so that it names the environment rather than repeats it."""
-    kept = {"format": FORMAT, **redact(config), "resume": None}
-    return HEADER + OmegaConf.to_yaml(OmegaConf.create(kept))
 
 
 def tell(
@@ -215,7 +212,8 @@ def load_files(
     try:
         for _ in range(10):
             try:
-                composed = loader.load_configuration(source.name, files, RunMode.RUN)
+                with at_most(seconds=2):  # merging files follows references, endless ones too
+                    composed = loader.load_configuration(source.name, files, RunMode.RUN)
                 break
             except MissingConfigException as error:
                 group, _, name = (error.missing_cfg_file or "").rpartition("/")
@@ -223,8 +221,13 @@ def load_files(
                     raise
                 lost.append((group, name, error.options))
                 files.append(f"{group}={error.options[0]}")
+            except TimeoutError as error:
+                why = "does a file set something inside a reference of another?"
+                raise ConfigError([*problems, f"composing: {error}; {why}"]) from None
         found = layers(loader, source.name, files, source.folders) if lost else []
         plain: Any = OmegaConf.to_container(composed, resolve=False)
+    except ConfigError:
+        raise
     except Exception as error:  # Hydra, OmegaConf and PyYAML raise what they like
         cause = f" {words.one_line(error.__cause__)}" if error.__cause__ else ""
         raise ConfigError([*problems, words.one_line(error) + cause]) from None

@@ -46,7 +46,7 @@ Part = dict[str, Any]
 class Model:
     """A preset: which parts go together, and what to call them."""
 
-    name: str
+    name: str  # what a run is called that gives itself no name
 
 
 @dataclass(frozen=True)

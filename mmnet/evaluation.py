@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmnet.data.loader import EvalBatch
+from mmnet.errors import UserError
 from mmnet.hardware import Machine
 from mmnet.stop import Stop
 
@@ -29,7 +30,7 @@ def evaluate(
     """Evaluate `network` (encoders, fusion, head); its training mode is left as it was.
 
     The loss is the mean over samples, not over batches. Raises Interrupted when `stop` is
-    requested.
+    requested, and UserError when no sample can be read.
     """
     head: Any = network.head
     metrics = head.metrics().to(machine.device)
@@ -51,7 +52,9 @@ def evaluate(
                 head.update(metrics, logits.float(), batch.targets)
     finally:
         network.train(training)
-    found = metrics.compute() if count else {}
+    if not count:
+        raise UserError("no sample to evaluate on could be read")
+    found = metrics.compute()
     scalars = {name: value.item() for name, value in found.items() if value.ndim == 0}
     tables = {name: value.cpu() for name, value in found.items() if value.ndim > 0}
-    return Evaluation({"loss": loss / max(count, 1), **scalars}, tables, bad)
+    return Evaluation({"loss": loss / count, **scalars}, tables, bad)

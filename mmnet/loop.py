@@ -67,14 +67,14 @@ def train(
                     tracker.log(recorder.log(progress.step, progress.final))
                 except Interrupted:
                     log.info("evaluation at step %d given up: it is done again", progress.step)
-                if run.trainer.patience and progress.without_best >= run.trainer.patience:
-                    log.info(
-                        "early stop at step %d: %s was best at step %d",
-                        progress.step,
-                        run.trainer.monitor,
-                        progress.best_step,
-                    )
-                    done = True
+            if run.trainer.patience and progress.without_best >= run.trainer.patience:
+                log.info(
+                    "early stop at step %d: %s was best at step %d",
+                    progress.step,
+                    run.trainer.monitor,
+                    progress.best_step,
+                )
+                done = True
 
             spent = len(progress.recently_skipped) > run.trainer.max_nonfinite
             leaving = done or spent or stop.requested

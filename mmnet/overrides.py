@@ -15,7 +15,6 @@ from hydra.core.override_parser.types import (
     Glob,
     IntervalSweep,
     Override,
-    OverrideType,
     QuotedString,
 )
 from omegaconf import OmegaConf
@@ -70,7 +69,7 @@ def _sort(
 ) -> str | None:
     """Put one word where it belongs, or say what is wrong with it."""
     key = override.key_or_group
-    if not key:
+    if not re.search(r"\w", key):
         return "expected key=value"
     if override.is_hydra_override() or key == "hydra":
         into.files.append(word)
@@ -162,97 +161,6 @@ def groups(folders: Sequence[Path]) -> list[str]:
     return sorted(
         {path.parent.relative_to(f).as_posix() for f in folders for path in f.rglob("*/*.yaml")}
     )
-
-
-def apply(settings: Sequence[Override], config: dict[str, Any]) -> list[str]:
-    """Carry settings out on an unresolved config in place; says which ones cannot be."""
-    problems = []
-    for override in settings:
-        problem = _apply(override, config)
-        if problem:
-            problems.append(shown_line(f"{shown(override.input_line)} (command line): {problem}"))
-    return problems
-
-
-def added(settings: Sequence[Override], config: dict[str, Any]) -> list[str]:
-    """Words that set a key which `config` does not have; Hydra wants a + before those."""
-    return [
-        str(override.input_line)
-        for override in settings
-        if override.type is OverrideType.CHANGE
-        and not _there(config, re.findall(r"[^.\[\]]+", override.key_or_group), override.value())
-    ]
-
-
-def _there(config: Any, parents: list[str], value: Any) -> bool:
-    """Whether the key is there, and all keys that a section of settings sets in it."""
-    for word in parents:
-        if not _has(config, word):
-            return False
-        config = config[_index(config, word)]
-    if not (isinstance(config, dict) and isinstance(value, dict)):
-        return True
-    return all(_there(config, [str(key)], inner) for key, inner in value.items())
-
-
-def _apply(override: Override, config: dict[str, Any]) -> str | None:
-    *parents, last = re.findall(r"[^.\[\]]+", override.key_or_group)
-    value = override.value()
-    here: Any = config
-    for word in parents:
-        inside = here[_index(here, word)] if _has(here, word) else None
-        if isinstance(inside, str) and "${" in inside:
-            return f"{word} is a reference, {inside}: set what it refers to"
-        if not isinstance(inside, dict | list):
-            if override.is_delete():
-                return "there is nothing to leave out"
-            if isinstance(here, list):
-                return f"the list has no item {word}"
-            inside = here[_key(here, word)] = {}
-        here = inside
-    if override.is_delete():
-        if not _has(here, last):
-            return "there is nothing to leave out"
-        del here[_index(here, last)]
-        return None
-    if isinstance(here, list):
-        if not _has(here, last):
-            return f"the list has no item {last}"
-        here[int(last)] = value
-        return None
-    key = _key(here, last)
-    present = here.get(key)
-    if override.type is OverrideType.ADD and present is not None and not isinstance(value, dict):
-        return "it is set already: leave out the +"
-    if override.is_list_extend():
-        value = [*(present if isinstance(present, list) else []), *value]  # type: ignore[misc]
-    here[key] = _merged(present, value)
-    return None
-
-
-def _merged(old: Any, new: Any) -> Any:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return new
-    merged = dict(old)
-    for key, value in new.items():
-        known = _key(old, str(key))
-        merged[known] = _merged(old.get(known), value)
-    return merged
-
-
-def _has(here: Any, word: str) -> bool:
-    if isinstance(here, list):
-        return word.isdigit() and int(word) < len(here)
-    return isinstance(here, dict) and _key(here, word) in here
-
-
-def _index(here: Any, word: str) -> Any:
-    return int(word) if isinstance(here, list) else _key(here, word)
-
-
-def _key(here: dict[Any, Any], word: str) -> Any:
-    """The key that `word` names: YAML keys may be numbers."""
-    return next((key for key in here if str(key) == word), word)
 
 
 def one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ Hydra would stop at the first mistake, and make the run folder before the rest i
 """
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -20,6 +21,7 @@ from mmnet import resume
 from mmnet.compose import Composed, Source, compose
 from mmnet.config import CONF
 from mmnet.errors import ConfigError, nearest
+from mmnet.redact import leaves, shown
 
 
 TRIED = 20  # values of a sweep that are checked beforehand; each job is checked anyway
@@ -94,25 +96,45 @@ def refused_options(args: argparse.Namespace) -> list[str]:
 
 def hydra_problems(hydra: dict[str, Any]) -> list[str]:
     """Settings of Hydra that a run may not have."""
+    problems = []
     names = ", ".join(hydra["job"]["env_set"])
     if names:
-        return [
+        problems.append(
             f"hydra.job.env_set, env_copy ({names}): a config may not change the environment: "
             f"set the variables where you start the run"
-        ]
-    return []
+        )
+    if hydra["job"]["chdir"]:
+        problems.append("hydra.job.chdir: relative paths start where the run is started")
+    for key, value in leaves(hydra, "hydra"):
+        if key.endswith("._target_") and not str(value).startswith(("hydra.", "hydra_plugins.")):
+            problems.append(f"{key}={shown(value)}: only Hydra's own and its plug-ins run here")
+        if key.endswith(".()"):
+            problems.append(f"{key}={shown(value)}: a log may not be made by calling this")
+    return problems
 
 
 def folder_problems(composed: Composed, hydra: dict[str, Any], kind: str) -> list[str]:
-    """Refuse a folder that holds something already."""
-    config: Any = OmegaConf.to_container(OmegaConf.create(composed.text), resolve=False)
-    tree = OmegaConf.create({**config, "hydra": {key: hydra[key] for key in ("run", "sweep")}})
+    """Refuse a folder that holds something already, and one that cannot be made."""
+    tree = OmegaConf.create(
+        {**composed.config, "hydra": {key: hydra[key] for key in ("run", "sweep")}}
+    )
     try:
         folder = Path(str(OmegaConf.select(tree, f"hydra.{kind}.dir")))
     except OmegaConfBaseException:
         return []  # it needs what Hydra knows only later; looked at again when it is there
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        return [f"hydra.{kind}.dir={folder}: not an empty folder, and nothing is overwritten here"]
+    what = f"hydra.{kind}.dir={shown(str(folder))}"
+    if not str(folder).isprintable():
+        return [f"{what}: expected a name without control characters"]
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            return [f"{what}: not an empty folder, and nothing is overwritten here"]
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    except (OSError, ValueError) as error:
+        return [f"{what}: {words.one_line(error)}"]
+    if not there.is_dir():
+        return [f"{what}: {there} is a file"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"{what}: nothing may be written into {there}"]
     return []
 
 

@@ -6,7 +6,7 @@ would set out to build it. So what a config expands to is counted first.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -19,14 +19,13 @@ from mmnet.errors import nearest
 LARGEST = 1_000_000  # characters of a resolved config
 COST = 100  # characters that resolving one reference counts for, since it takes time as well
 LONGEST_CHAIN = 50
-RESOLVERS = ("oc.env", "oc.decode", "oc.select")  # what a setting may use
-SECTIONS_OF_HYDRA = ("hydra",)  # which use Hydra's resolvers too
+RESOLVERS = ("oc.env", "oc.decode", "oc.select")  # the same whenever a run is resumed
 
 Path = tuple[Any, ...]
 
 
 class TooMuch(Exception):
-    """The config cannot be resolved; holds the problem."""
+    """The config expands to more than can be held; has the problem."""
 
     def __init__(self, path: Path, text: str) -> None:
         super().__init__(text)
@@ -37,23 +36,33 @@ def dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
-def measure(config: Any) -> None:
-    """Count what an unresolved config (plain containers) expands to. Raises TooMuch."""
-    _Measure(config).cost((), ())
+def measure(config: Any) -> tuple[list[Problem], set[Path]]:
+    """Count what an unresolved config (plain containers) expands to.
+
+    Returns references that are wrong in themselves and all places that they spoil, which
+    are not to be resolved. Raises TooMuch.
+    """
+    measuring = _Measure(config)
+    measuring.cost((), ())
+    return measuring.problems, measuring.spoilt
 
 
 class _Measure:
     def __init__(self, config: Any) -> None:
         self.config = config
         self.known: dict[Path, int] = {}
+        self.problems: list[Problem] = []
+        self.spoilt: set[Path] = set()
 
     def cost(self, path: Path, chain: tuple[Path, ...]) -> int:
         """Characters that the value at `path` expands to, references followed."""
         if path in self.known:
             return self.known[path]
         if path in chain:
-            loop = " -> ".join(dotted(p) for p in (*chain[chain.index(path) :], path))
-            raise TooMuch(path, f"refers to itself: {loop}")
+            loop = chain[chain.index(path) :]
+            self.refuse(path, f"refers to itself: {' -> '.join(map(dotted, (*loop, path)))}")
+            self.spoilt.update(loop)
+            return 0
         if len(chain) > LONGEST_CHAIN:
             raise TooMuch(path, f"more than {LONGEST_CHAIN} references or levels deep")
         value = self.at(path)
@@ -73,19 +82,17 @@ class _Measure:
     def cost_of_reference(self, text: str, path: Path, chain: tuple[Path, ...]) -> int:
         resolver, colon, argument = text.partition(":")
         if not colon:
-            if "$" in text:
-                raise TooMuch(path, "a reference whose name is a reference is not supported")
-            return self.cost_of_key(text, path, chain)
+            if "$" not in text:
+                return self.cost_of_key(text, path, chain)
+            self.refuse(path, "a reference whose name is a reference is not supported")
+            return 0
         resolver = resolver.strip()
-        if path[0] not in SECTIONS_OF_HYDRA and resolver not in RESOLVERS:
-            raise TooMuch(
-                path,
-                f"a setting may use {', '.join(RESOLVERS)}, not '{resolver}'"
-                f"{nearest(resolver, RESOLVERS)}",
-            )
-        if resolver == "oc.env":
+        if resolver not in RESOLVERS:
+            near = nearest(resolver, RESOLVERS)
+            self.refuse(path, f"may use {', '.join(RESOLVERS)}, not '{resolver}'{near}")
+        elif resolver == "oc.env":
             return len(os.environ.get(argument.split(",")[0].strip(), ""))
-        if resolver == "oc.select":
+        elif resolver == "oc.select":
             return self.cost_of_key(argument.split(",")[0].strip(), path, chain)
         return 0
 
@@ -101,7 +108,14 @@ class _Measure:
             if not match:
                 return 0  # not there: OmegaConf will say so
             target = (*target, match[0])
-        return self.cost(target, chain)
+        total = self.cost(target, chain)
+        if target in self.spoilt:
+            self.spoilt.add(path)
+        return total
+
+    def refuse(self, path: Path, text: str) -> None:
+        self.problems.append(Problem((dotted(path),), text))
+        self.spoilt.add(path)
 
     def at(self, path: Path) -> Any:
         value = self.config
@@ -121,30 +135,34 @@ def references(text: str) -> Iterator[str]:
     yield from (text[start:] for start in opened)  # never closed: OmegaConf will say so
 
 
-def resolve(config: DictConfig, problems: list[Problem], known: Sequence[str]) -> dict[str, Any]:
+def resolve(
+    config: DictConfig, beyond: Container[Path], problems: list[Problem], known: Sequence[str]
+) -> dict[str, Any]:
     """The config in plain containers, references replaced by their values.
 
-    What cannot be resolved becomes UNKNOWN and a problem; `known` are keys to suggest.
+    What cannot be resolved becomes UNKNOWN, and a problem unless it is among those `beyond`
+    resolving that `measure` told; `known` are keys to suggest.
     """
-    return {str(key): _value(config, key, (key,), problems, known) for key in config}
 
+    def value_of(node: Any, key: Any, path: Path) -> Any:
+        if path in beyond:
+            return UNKNOWN
+        if OmegaConf.is_missing(node, key):
+            return MISSING
+        try:
+            value = node[key]
+            if OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(value):
+                return OmegaConf.to_container(value, resolve=True)
+        except (OmegaConfBaseException, RecursionError) as error:
+            problems.append(Problem((dotted(path),), _why(error, known)))
+            return UNKNOWN
+        if isinstance(value, DictConfig):
+            return {k: value_of(value, k, (*path, k)) for k in value}
+        if isinstance(value, ListConfig):
+            return [value_of(value, k, (*path, k)) for k in range(len(value))]
+        return value
 
-def _value(node: Any, key: Any, path: Path, problems: list[Problem], known: Sequence[str]) -> Any:
-    if OmegaConf.is_missing(node, key):
-        return MISSING
-    try:
-        value = node[key]
-        if OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(value):
-            return OmegaConf.to_container(value, resolve=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        problems.append(Problem((dotted(path),), _why(error, known)))
-        return UNKNOWN
-    if isinstance(value, DictConfig):
-        return {k: _value(value, k, (*path, k), problems, known) for k in value}
-    if isinstance(value, ListConfig):
-        items = range(len(value))
-        return [_value(value, k, (*path, k), problems, known) for k in items]
-    return value
+    return {str(key): value_of(config, key, (key,)) for key in config}
 
 
 def _why(error: Exception, known: Sequence[str]) -> str:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from mmnet.changes import apply
 from mmnet.errors import UserError, nearest
-from mmnet.overrides import Words, apply, one_line
+from mmnet.overrides import Words, one_line
 from mmnet.provenance import Layer, Origins
 from mmnet.redact import REDACTED, leaves, shown
 
@@ -93,7 +94,7 @@ def merge(
             there = any(name == key or name.startswith(f"{key}.") for name in known)
             why = ANOTHER_RUN if there else f"no such setting{nearest(key, known)}"
             refused.append(f"{shown(override.input_line)} (command line): {why}")
-    refused += apply([forced(override) for override in allowed], base)
+    refused += apply([forced(override) for override in allowed], base).problems
     for key, value in leaves(base):
         if isinstance(value, str) and REDACTED in value:
             refused.append(f"{key}: a secret, and so not stored with the run: set it again")
@@ -117,8 +118,8 @@ def words_for_hydra(words: Sequence[str], asked: Words, folder: Path) -> list[st
         for override in asked.settings
         if override.key_or_group != "resume"
     ]
-    place = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [*rest, *settings, f"resume='{place}'", f"hydra.run.dir='{place}'"]
+    place = QuotedString(str(folder), Quote.single).with_quotes()
+    return [*rest, *settings, f"resume={place}", f"hydra.run.dir={place}"]
 
 
 def origins(folder: Path, asked: Words, composed: Callable[[str], str]) -> Callable[[str], str]:

@@ -16,11 +16,14 @@ A run folder holds, once the run has ended:
 
 import json
 import logging
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_object
+from safetensors import SafetensorError
 
 from mmnet import checkpoint
 from mmnet.average import follow
@@ -29,6 +32,7 @@ from mmnet.config import Run
 from mmnet.data.bad import BadSamples
 from mmnet.errors import ConfigError, UserError
 from mmnet.evaluation import Evaluation
+from mmnet.folder import hold, put
 from mmnet.hardware import choose, memory_mb
 from mmnet.job import Job, Progress, seed_everything
 from mmnet.loop import look, train
@@ -36,7 +40,7 @@ from mmnet.model import build
 from mmnet.pictures import examples
 from mmnet.stop import Stop, Stopped
 from mmnet.track.base import Status
-from mmnet.track.record import describe
+from mmnet.track.record import describe, save_diff
 from mmnet.track.recorder import Recorder
 
 
@@ -52,22 +56,28 @@ def run_training(run: Run, folder: Path, config: str) -> float:
     """
     tracker = make(run.tracker)
     tracker.check()
+    lock = hold(folder)
     job = assemble(run, folder)
     facts = describe(run) | job_facts(job)
     if run.resume:
         go_on(job, checkpoint.load_newest(folder / "checkpoints"), facts)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(config)
-    (folder / "record.json").write_text(json.dumps(facts, indent=1))
     announce(job)
-    recorder = Recorder(folder)
-    writer = checkpoint.Writer(
-        folder / "checkpoints", run.trainer.keep_checkpoints, before=recorder.sync
-    )
-    if run.resume:
-        recorder.event("resumed", step=job.progress.step)
-    tracker.start(folder)
+    try:
+        put(folder / "config.yaml", config)
+        put(folder / "record.json", json.dumps(facts, indent=1))
+        save_diff(folder)
+        recorder = Recorder(folder)
+        writer = checkpoint.Writer(
+            folder / "checkpoints", run.trainer.keep_checkpoints, before=recorder.sync
+        )
+        if run.resume:
+            recorder.event("resumed", step=job.progress.step)
+        tracker.start(folder)
+    except OSError as problem:
+        if not run.resume:
+            shutil.rmtree(folder)  # of a run that never began nothing stays behind
+        raise UserError(f"{folder} cannot be written: {problem.strerror}") from problem
 
     status: Status = "FAILED"
     error = ""
@@ -88,24 +98,40 @@ def run_training(run: Run, folder: Path, config: str) -> float:
                 f"training itself went through"
             )
         status = "FINISHED"
-    except torch.OutOfMemoryError as problem:
-        error = (
-            f"out of GPU memory with micro-batches of {run.micro_batch_size}: try "
-            f"hardware.micro_batch_size={max(1, run.micro_batch_size // 2)}, which leaves the "
-            f"batch of {run.trainer.batch_size} as it is"
-        )
-        raise UserError(error) from problem
     except BaseException as problem:
-        error = str(problem) or type(problem).__name__
-        status = "KILLED" if isinstance(problem, Stopped | KeyboardInterrupt) else "FAILED"
-        raise
+        told = explained(problem, job)
+        error = str(told) or type(told).__name__
+        status = "KILLED" if isinstance(told, Stopped) else "FAILED"
+        if told is problem:
+            raise
+        raise told from problem
     finally:
         writer.wait()
         recorder.close()
         summarize(job, status, error, writer.failures)
         for text in [f"run folder: {folder}", *tracker.finish(status)]:
             log.info(text)
+        lock.close()
     return job.progress.best.get(run.trainer.monitor, float("nan"))
+
+
+def explained(problem: BaseException, job: Job) -> BaseException:
+    """The same in words the user can act on, where there are some."""
+    run = job.run
+    match problem:
+        case torch.OutOfMemoryError():
+            return UserError(
+                f"out of GPU memory with micro-batches of {run.micro_batch_size}: try "
+                f"hardware.micro_batch_size={max(1, run.micro_batch_size // 2)}, which leaves "
+                f"the batch of {run.trainer.batch_size} as it is"
+            )
+        case KeyboardInterrupt():
+            return Stopped(
+                signal.SIGINT,
+                f"at once, after step {job.progress.step}; go on from the last checkpoint with: "
+                f"python -m mmnet.train resume={job.folder}",
+            )
+    return problem
 
 
 def assemble(run: Run, folder: Path) -> Job:
@@ -236,11 +262,19 @@ def hand_over(job: Job, evaluation: Evaluation | None) -> None:
         evaluation = look(job, Stop())
     weights = job.average.averaged() or job.model.state_dict()
     temporary = job.folder / ".tmp-model.safetensors"
-    checkpoint.save_weights(temporary, weights)
-    temporary.rename(job.folder / "model.safetensors")
-    plots.draw_curves(job.folder)
-    plots.draw_confusion(job.folder, evaluation.tables["confusion"].numpy(), job.classes)
-    plots.draw_predictions(job.folder, examples(job, count=16))
+    pictures = examples(job, count=16)
+    try:
+        checkpoint.save_weights(temporary, weights)
+        temporary.rename(job.folder / "model.safetensors")
+        plots.draw_curves(job.folder)
+        plots.draw_confusion(job.folder, evaluation.tables["confusion"].numpy(), job.classes)
+        plots.draw_predictions(job.folder, pictures)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"training went through, but what it made could not be written: {error}; when there "
+            f"is room: python -m mmnet.train resume={job.folder}"
+        ) from error
 
 
 def summarize(job: Job, status: Status, error: str, failures: int) -> None:
@@ -262,7 +296,10 @@ def summarize(job: Job, status: Status, error: str, failures: int) -> None:
         "bad_samples": job.bad.counts(),
         "failed_checkpoints": failures,
     }
-    (job.folder / "summary.json").write_text(json.dumps(summary, indent=1))
+    try:
+        put(job.folder / "summary.json", json.dumps(summary, indent=1))
+    except OSError as problem:
+        log.error("summary.json was not written: %s", problem.strerror)
     log.info(
         "%s after %d steps  %s  %.0f samples/s",
         status.lower(),

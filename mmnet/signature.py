@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from mmnet import bounds
 from mmnet.errors import UserError, nearest
@@ -49,19 +49,11 @@ def signature(target: str) -> Signature:
     """Of `package.module.Name`. Raises UserError when there is no such module or name in it."""
     module, _, name = target.rpartition(".")
     path = find(module)
-    tree = _parse(path, path.stat().st_mtime_ns)
-    defined = {
-        node.name: node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
-    }
-    if name not in defined:
-        raise UserError(f"{module} defines no public '{name}'{nearest(name, defined)}")
-    node = defined[name]
-    aliases = {name: value for item in tree.body for name, value in _assigned(item)}
-    if isinstance(node, ast.FunctionDef):
-        return Signature(False, _parameters(node.args, aliases, skip=0), {})
-    return Signature(True, _constructor(node, defined, aliases), _constants(node))
+    scope = _scope(_parse(path, path.stat().st_mtime_ns))
+    if name not in scope.defined or name.startswith("_"):
+        public = [known for known in scope.defined if not known.startswith("_")]
+        raise UserError(f"{module} defines no public '{name}'{nearest(name, public)}")
+    return _signature(scope.defined[name], scope)
 
 
 def find(module: str) -> Path:
@@ -97,25 +89,60 @@ def _parse(path: Path, _changed: int) -> ast.Module:
         raise UserError(f"{path} is not valid Python: {error}") from error
 
 
-def _constructor(
-    node: ast.ClassDef, defined: dict[str, Any], aliases: dict[str, ast.expr]
-) -> dict[str, Parameter]:
-    """Parameters of __init__: its own, a dataclass's fields, or a base's in the same file."""
-    for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return _parameters(item.args, aliases, skip=1)
-    inherited: dict[str, Parameter] = {}
+class _Scope(NamedTuple):
+    """What the names of a file stand for."""
+
+    defined: dict[str, ast.ClassDef | ast.FunctionDef]
+    assigned: dict[str, ast.expr]
+    imported: dict[str, str]  # name -> package.module.Name
+
+
+def _scope(tree: ast.Module) -> _Scope:
+    definitions = (n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef))
+    return _Scope(
+        {node.name: node for node in definitions},
+        {name: value for item in tree.body for name, value in _assigned(item)},
+        {
+            alias.asname or alias.name: f"{item.module}.{alias.name}"
+            for item in tree.body
+            if isinstance(item, ast.ImportFrom) and item.module and not item.level
+            for alias in item.names
+        },
+    )
+
+
+def _signature(node: ast.ClassDef | ast.FunctionDef, scope: _Scope) -> Signature:
+    if isinstance(node, ast.FunctionDef):
+        return Signature(False, _parameters(node.args, scope.assigned, skip=0), {})
+    parameters: dict[str, Parameter] = {}
+    constants: dict[str, Any] = {}
     for base in node.bases:
-        if isinstance(base, ast.Name) and isinstance(defined.get(base.id), ast.ClassDef):
-            inherited |= _constructor(defined[base.id], defined, aliases)
+        inherited = _base(base, scope)
+        if inherited is not None:
+            parameters |= inherited.parameters
+            constants |= inherited.constants
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         for item in node.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 if "ClassVar" in ast.unparse(item.annotation):
                     continue
                 required = item.value is None
-                inherited[item.target.id] = _parameter(item.annotation, required, aliases)
-    return inherited
+                parameters[item.target.id] = _parameter(item.annotation, required, scope.assigned)
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            parameters = _parameters(item.args, scope.assigned, skip=1)
+    return Signature(True, parameters, constants | _constants(node))
+
+
+def _base(base: ast.expr, scope: _Scope) -> Signature | None:
+    """The signature of a base class, if it is ours: in the same file or imported by name."""
+    if isinstance(base, ast.Name):
+        if base.id in scope.defined:
+            return _signature(scope.defined[base.id], scope)
+        origin = scope.imported.get(base.id, "")
+        if origin.startswith(("mmnet.", "experiments.")):
+            return signature(origin)
+    return None
 
 
 def _parameters(

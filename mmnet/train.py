@@ -1,9 +1,12 @@
 """Train one network: `python -m mmnet.train model=late_fusion hardware=a100`."""
 
+import logging
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import hydra
@@ -24,6 +27,9 @@ def main(cfg: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         composed = job(cfg, folder)
+        # Read when torch is loaded: threads that wait for the others sleep instead of spinning.
+        # On a machine with anything else to do, spinning made a step several times slower.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from mmnet.session import run_training  # brings in torch; --help and errors do without
 
         return run_training(composed.run, folder, composed.text)
@@ -42,6 +48,9 @@ def cli() -> None:
     if not sys.flags.safe_path and here not in sys.path:
         sys.path.append(here)  # parts of a study, experiments.*, are found from there
     sys.excepthook = quiet
+    logging.raiseExceptions = False  # a full disk is told of once, not with every line of the log
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
     try:
         sys.argv[1:] = preflight(sys.argv[1:])
     except UserError as error:
@@ -72,18 +81,35 @@ def job(cfg: DictConfig, folder: Path) -> Composed:
 
 
 def fail(error: UserError, folder: Path) -> NoReturn:
-    """Say what is wrong and leave; of a run that never began nothing stays behind."""
+    """Say what is wrong and leave."""
     print(report(error), file=sys.stderr)
-    if {path.name for path in folder.iterdir()} <= {"train.log"}:
-        shutil.rmtree(folder)
-        for parent in (folder.parent, folder.parent.parent):
-            if any(parent.iterdir()):
-                break
-            parent.rmdir()
+    clear(folder)
     stopped = error.exit_code > 128  # by a signal: it means the sweep as well
     if HydraConfig.get().mode == RunMode.MULTIRUN and not stopped:
         raise error  # the sweeper decides whether the other jobs go on
     sys.exit(error.exit_code)
+
+
+def leave(signum: int, frame: FrameType | None) -> NoReturn:
+    """A signal before training began, or after it ended: nothing is at stake.
+
+    Leaves at once, for an exception would strike in the middle of somebody's import.
+    """
+    if HydraConfig.initialized():
+        clear(Path(HydraConfig.get().runtime.output_dir))
+    os._exit(128 + signum)
+
+
+def clear(folder: Path) -> None:
+    """Take away the folder of a run that never began."""
+    if folder.exists():
+        if not {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
+            return
+        shutil.rmtree(folder)
+    for parent in (folder.parent, folder.parent.parent):
+        if not parent.exists() or any(parent.iterdir()):
+            break
+        parent.rmdir()
 
 
 def report(error: UserError) -> str:

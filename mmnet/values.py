@@ -13,7 +13,7 @@ from mmnet.errors import nearest
 
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-LARGEST_INT = 2**63 - 1  # what torch, numpy and JSON readers can hold
+LARGEST_INT = 10**18  # torch, numpy and JSON readers hold no more than 2^63
 
 
 class Misfit(ValueError):
@@ -29,7 +29,7 @@ def fit(value: Any, annotation: Any) -> Any:
     if annotation is Any:
         return value
     if origin is Annotated:
-        return _within(fit(value, args[0]), annotation)
+        return _within(value, annotation)
     if origin in (Union, UnionType):
         return _fit_union(value, annotation)
     if origin is Literal:
@@ -76,8 +76,10 @@ def _fit_scalar(value: Any, kind: Any) -> Any:
     elif kind is int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # 1e4 is a float to YAML, a number of steps to people
-        if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT:
-            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) <= LARGEST_INT:
+                return value
+            raise Misfit("expected a whole number of no more than 18 digits")
     elif kind is float:
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_INT:
             return float(value)
@@ -101,7 +103,14 @@ def _fit_text(value: Any) -> str:
 
 
 def _within(value: Any, annotation: Any) -> Any:
-    for mark in get_args(annotation)[1:]:
+    kind, *marks = get_args(annotation)
+    try:
+        value = fit(value, kind)
+    except Misfit:
+        if type(value) in (int, float) and not abs(value) <= LARGEST_INT:
+            raise  # the right kind, but nan, infinite or too long: that is what to say
+        raise Misfit(f"expected {describe(annotation)}") from None
+    for mark in marks:
         if isinstance(mark, Range):
             above = value > mark.low if mark.open else value >= mark.low
             if not (above and value < mark.high):

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mmnet
 from mmnet.compose import load
 from mmnet.errors import UserError
 from mmnet.track import record, spool
@@ -80,7 +81,8 @@ def test_numbers_of_numpy_and_torch_are_numbers(recorder: Recorder, tmp_path: Pa
     import numpy as np
     import torch
 
-    recorder.log(1, {"a": np.float32(0.5), "b": torch.tensor(0.25), "c": np.int64(3)})
+    numbers: dict[str, Any] = {"a": np.float32(0.5), "b": torch.tensor(0.25), "c": np.int64(3)}
+    recorder.log(1, numbers)
     recorder.close()
     assert {k: v for k, v in lines(tmp_path)[0].items() if k in "abc"} == {
         "a": 0.5,
@@ -369,7 +371,7 @@ def test_record_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         subprocess.run([*git, *words], check=True, capture_output=True)
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    monkeypatch.setattr(record.mmnet, "__file__", str(tmp_path / "mmnet/__init__.py"))
+    monkeypatch.setattr(mmnet, "__file__", str(tmp_path / "mmnet/__init__.py"))
 
     facts = record.describe(load("tracker=none"))["git"]
     record.save_diff(tmp_path)

@@ -1,9 +1,11 @@
 """What the training loop does for a tracker, less the training; run by the tracking tests.
 
-    python tests/track_loop.py '{"folder": ..., "tracker": "mlflow", "settings": {...}, ...}'
+python tests/track_loop.py '{"folder": ..., "tracker": "mlflow", "settings": {...}, ...}'
 """
 
 import json
+import logging
+import logging.handlers
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mmnet.track import launch
 from mmnet.track.base import Status, Tracker
 from mmnet.track.csv import Csv
 from mmnet.track.mlflow import Mlflow
@@ -66,7 +69,7 @@ def values(step: int) -> dict[str, float]:
 
 
 def start(folder: Path, tracker: str, settings: dict[str, Any], **more: Any) -> subprocess.Popen:
-    """The loop in a process of its own; further words: first, last, pause (seconds), fail_at."""
+    """The loop in a process of its own; further words are those of `loop`."""
     words = {"folder": str(folder), "tracker": tracker, "settings": settings, **more}
     return subprocess.Popen(
         [sys.executable, __file__, json.dumps(words)],
@@ -74,6 +77,7 @@ def start(folder: Path, tracker: str, settings: dict[str, Any], **more: Any) -> 
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -84,8 +88,16 @@ def loop(
     last: int = 100,
     pause: float = 0.01,
     fail_at: int = 0,
+    look: float = 10.0,
 ) -> dict[str, Any]:
-    """Returns what the user is told, and what tracking cost this process."""
+    """Steps `first` to `last`, or until a file `enough` appears.
+
+    Returns what the user is told, and what tracking cost this process.
+    """
+    launch._LOOK = look
+    said = logging.handlers.BufferingHandler(1000)
+    logging.getLogger("mmnet").addHandler(said)
+    logging.getLogger("mmnet").setLevel(logging.INFO)
     recorder = Recorder(folder)
     tracker.check()
     if first > 1:
@@ -103,8 +115,10 @@ def loop(
             if step == fail_at:
                 status = "FAILED"
                 raise SystemExit(1)
+            if (folder / "enough").exists():
+                break
             time.sleep(pause)
-        summary = {"status": "FINISHED", "steps": last, "best": {"val/loss": 0.5}}
+        summary = {"status": "FINISHED", "steps": step, "best": {"val/loss": 0.5}}
         (folder / "summary.json").write_text(json.dumps(summary))
         (folder / "model.safetensors").write_bytes(b"weights")
         status = "FINISHED"
@@ -113,6 +127,7 @@ def loop(
         began = time.perf_counter()
         told["lines"] = tracker.finish(status)
         told["finish"] = time.perf_counter() - began
+        told["said"] = [record.getMessage() for record in said.buffer]
         told["heavy"] = sorted({"mlflow", "wandb", "torch"} & sys.modules.keys())
         print(json.dumps(told))
     return told

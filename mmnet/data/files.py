@@ -43,10 +43,10 @@ def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
         have = f"found none ({'; '.join(sorted(nearly)) or 'nothing like it'})"
     else:
         have = "there is no such folder"
+    others = " (or another edition of them)" if len(layouts) > 1 else ""
     raise UserError(
         f"dataset={name} wants one folder at or up to {DEPTH} below paths.data={data} that holds "
-        f"{' or '.join(', '.join(layout) for layout in layouts)}; {have}. Name it with "
-        f"dataset.root=<folder>"
+        f"{', '.join(layouts[0])}{others}; {have}. Name it with dataset.root=<folder>"
     )
 
 

@@ -134,7 +134,7 @@ def _to_grey(image: Image.Image) -> Image.Image:
     np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
     values -= low
     values *= 255 / (high - low)
-    return Image.fromarray(values.astype(np.uint8))
+    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """Raw samples to batches on the device, in this process or in workers, with the same result."""
 
 import math
+import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator
@@ -15,6 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from mmnet.data.order import SampleRandom, draw
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample, Batch, Inputs, Prepare, Split
+
+
+# A terminal or a scheduler sends them to every process, and the trainer wants to save first.
+# Elsewhere than on Linux a worker could not tell the trainer's own SIGTERM from theirs.
+GROUP_SIGNALS = [signal.SIGINT, signal.SIGTERM] if sys.platform == "linux" else [signal.SIGINT]
 
 
 class TrainStep(NamedTuple):
@@ -96,15 +103,13 @@ class _Reader(Dataset[EvalBatch]):
     def __init__(self, split: Split, prepare: dict[str, Prepare], seed: int | None) -> None:
         self.split, self.prepare, self.seed = split, prepare, seed
         self.modalities = tuple(prepare)
-        self.rng = SampleRandom(seed or 0)
 
     def __getitem__(self, positions: range) -> EvalBatch:
         tensors: dict[str, list[Tensor]] = {modality: [] for modality in self.modalities}
         labels: list[int] = []
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
-        for epoch, index in self._drawn(positions):
-            rng = None if epoch is None else self.rng.at(epoch, index)
+        for index, rng in self._drawn(positions):
             try:
                 sample = self.split.sample(index, self.modalities, rng)
             except BadSample as problem:
@@ -119,10 +124,13 @@ class _Reader(Dataset[EvalBatch]):
         inputs = {name: self.prepare[name].collate(column) for name, column in tensors.items()}
         return EvalBatch(Batch(inputs, {"label": torch.tensor(labels)}), indices, bad)
 
-    def _drawn(self, positions: range) -> Iterable[tuple[int | None, int]]:
+    def _drawn(self, positions: range) -> Iterator[tuple[int, SampleRandom | None]]:
         if self.seed is None:
-            return ((None, index) for index in positions)
-        return draw(self.seed, len(self.split), positions)
+            yield from ((index, None) for index in positions)
+        else:
+            rng = SampleRandom(self.seed)
+            for epoch, index in draw(self.seed, len(self.split), positions):
+                yield index, rng.at(epoch, index)
 
 
 def _read(
@@ -170,10 +178,15 @@ def _started(loader: "DataLoader[EvalBatch]") -> Iterator[EvalBatch]:
     finds a dead worker as well, within five seconds.
     """
     handler = signal.getsignal(signal.SIGCHLD)
-    with warnings.catch_warnings():
-        # Python 3.12 and later: true, and so it is of every DataLoader.
-        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-        iterator = iter(loader)
+    # Workers are born with these signals blocked, so that there is no moment without.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 and later: true, and so it is of every DataLoader.
+            warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+            iterator = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
     return iterator
@@ -184,14 +197,16 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """A scheduler or a terminal signals the whole group, and the trainer wants to save first.
+    """Obey the trainer's own SIGTERM only; torch's workers leave when their parent has gone."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    if signal.SIGTERM in GROUP_SIGNALS:
+        threading.Thread(target=_leave_when_the_trainer_says_so, daemon=True).start()
 
-    Nobody is left behind: torch's workers leave when their parent has gone, and a SIGTERM
-    that is meant counts after half a minute.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(30))
+
+def _leave_when_the_trainer_says_so() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _move(batch: Batch, device: torch.device) -> Batch:

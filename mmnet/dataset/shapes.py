@@ -35,10 +35,6 @@ SHAPES: dict[str, list[tuple[float, float]]] = {
     "circle": [],
     "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
     "triangle": [(0, -0.95), (1, 0.85), (-1, 0.85)],
-    "cross": [
-        *[(-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35)],
-        *[(0.35, 1), (-0.35, 1), (-0.35, 0.35), (-1, 0.35), (-1, -0.35), (-0.35, -0.35)],
-    ],
 }
 QUESTIONS = (
     "What colour is the {}?",
@@ -64,7 +60,7 @@ class Shapes:
 
     def __init__(
         self,
-        num_classes: Annotated[int, Range(2, len(COLOURS) + 1, says="a whole number from 2 to 8")],
+        num_classes: Annotated[int, Range(2, 9, says="a whole number from 2 to 8")],
         image_size: PositiveInt,
         train_samples: PositiveInt,
         val_samples: PositiveInt,
@@ -135,7 +131,7 @@ def draw(shapes: list[str], colours: list[str], image_size: int, rng: random.Ran
     image = Image.new("RGB", (canvas, canvas), (rng.randrange(60),) * 3)
     pen = ImageDraw.Draw(image)
     for shape, colour, (row, column) in zip(shapes, colours, rng.sample(QUARTERS, 2), strict=True):
-        radius = quarter * rng.uniform(0.3, 0.45)
+        radius = quarter * rng.uniform(0.38, 0.48)
         x = column * quarter + rng.uniform(radius, quarter - radius)
         y = row * quarter + rng.uniform(radius, quarter - radius)
         shade = rng.uniform(0.8, 1.0)

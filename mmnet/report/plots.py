@@ -60,7 +60,7 @@ def draw_curves(folder: Path) -> list[Path]:
     if len(train.steps) or len(val.steps):
         figure, axes = _figure(_WIDTH, 4.5)
         if len(train.steps):
-            dense, smooth = _thinned(train, _POINTS), _smoothed(train)
+            dense, smooth = _thinned(train, _POINTS), smoothed(train)
             axes.plot(*dense, color=BLUE, alpha=0.25, linewidth=0.8)
             axes.plot(*smooth, color=BLUE, linewidth=1.8, label="train, smoothed")
         if len(val.steps):
@@ -225,10 +225,10 @@ def _thinned(curve: Curve, most: int) -> Curve:
     )
 
 
-def _smoothed(curve: Curve) -> Curve:
-    """Running mean over 2 % of the run, narrower at the ends."""
+def smoothed(curve: Curve) -> Curve:
+    """Running mean over 5 % of the run, narrower at the ends."""
     curve = _thinned(curve, _POINTS)
-    half = max(1, len(curve.values) // 100)
+    half = max(2, len(curve.values) // 40)
     total = np.concatenate([[0.0], np.cumsum(curve.values)])
     at = np.arange(len(curve.values))
     reach = np.minimum(np.minimum(at, at[::-1]), half)

@@ -97,17 +97,16 @@ class Shipper:
         told = self._status()
         if told.get("state") == "done":
             return self._complaints(told)
-        if self._process.poll() is not None:  # killed; a new one goes on where it was
-            self._process = self._spawn()
-        self._process.returncode = 0  # left behind on purpose: Popen need not warn of it
         left = owed(self._folder)
         what = f"{left} values" if left else "the last files"
         why = f" ({told['why']})" if told.get("why") else ""
-        return [
-            f"tracking: {what} are still to be sent{why}; a background process goes on, for "
-            f"{self._linger:g} s if the store stays away (see tracker.log)",
-            f"later: {self.command()}",
-        ]
+        still = f"tracking: {what} are still to be sent{why}"
+        if told.get("state") != "owed":
+            if self._process.poll() is not None:  # killed; a new one goes on where it was
+                self._process = self._spawn()
+            self._process.returncode = 0  # left behind on purpose: Popen need not warn of it
+            still += f"; a background process tries for {self._linger:g} s (see tracker.log)"
+        return [still, f"later: {self.command()}"]
 
     def _complaints(self, told: dict[str, Any]) -> list[str]:
         found = []

@@ -24,8 +24,7 @@ from mmnet.track.uri import database, is_server
 FOLDER_TAG = "mmnet.run_folder"
 _TOKEN_TAG = "mmnet.token"
 _PER_BATCH = 100  # params or tags; a server refuses more
-# Errors that may come from one value. Under INTERNAL_ERROR come numbers that a database
-# cannot hold, and failed connections.
+# Errors that may come from one value; INTERNAL_ERROR is a number that a database cannot hold.
 _SUSPECT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INTERNAL_ERROR"}
 
 
@@ -40,8 +39,7 @@ class MlflowStore:
         with self._calls():
             with first_use(self._uri):
                 self._client = MlflowClient(self._uri)
-                experiment = self._experiment()
-            self._run = self._known() or self._made(experiment)
+                self._run = self._known() or self._made(self._experiment())
             run = self._client.get_run(self._run)
             self._client.update_run(self._run, status="RUNNING")
         self._tag(content.tags(self._folder) | self._source())
@@ -171,7 +169,7 @@ class MlflowStore:
             for split in content.datasets(self._folder)
         ]
         if inputs:
-            with self._calls(), contextlib.suppress(Refused):
+            with contextlib.suppress(Refused), self._calls():
                 self._client.log_inputs(self._run, inputs)
 
     @contextlib.contextmanager
@@ -182,17 +180,14 @@ class MlflowStore:
         except (Away, Refused):
             raise
         except Exception as error:
-            text = redact(str(error)).splitlines()[0][:300] if str(error) else repr(error)
-            raise (Refused if self._theirs(error) else Away)(text) from error
+            if unanswered(error, self._uri):
+                raise Away(f"no answer from {redact(self._uri)}") from error
+            raise (Refused if self._theirs(error) else Away)(brief(error)) from error
 
     def _theirs(self, error: Exception) -> bool:
         """Whether the values are at fault: the store takes something else right now."""
-        if isinstance(error, MlflowException):
-            if error.error_code not in _SUSPECT:
-                return False
-            answered = isinstance(error, RestException) or not is_server(self._uri)
-            if error.error_code == "INTERNAL_ERROR" and not answered:
-                return False
+        if isinstance(error, MlflowException) and error.error_code not in _SUSPECT:
+            return False
         if not self._run:
             return False
         try:
@@ -214,6 +209,20 @@ def first_use(uri: str) -> contextlib.AbstractContextManager[Any]:
     return FileLock(f"{file}.lock", timeout=120)
 
 
+def unanswered(error: Exception, uri: str) -> bool:
+    """Whether a server could not be reached, which MLflow reports as an error of its own."""
+    return (
+        is_server(uri)
+        and isinstance(error, MlflowException)
+        and not isinstance(error, RestException)
+        and error.error_code == "INTERNAL_ERROR"
+    )
+
+
+def brief(error: Exception) -> str:
+    return str(redact(str(error) or repr(error))).splitlines()[0][:300]
+
+
 def find_folder(run_id: str, uri: str) -> str:
     """The tag that says where the run's folder is. Raises UserError."""
     file = database(uri)
@@ -225,7 +234,9 @@ def find_folder(run_id: str, uri: str) -> str:
     except Exception as error:
         if isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise UserError(f"no run {run_id} in {redact(uri)}") from error
-        raise UserError(f"{redact(uri)}: {redact(str(error)).splitlines()[0][:300]}") from error
+        if unanswered(error, uri):
+            raise UserError(f"no answer from {redact(uri)} about run {run_id}") from error
+        raise UserError(f"{redact(uri)}: {brief(error)}") from error
     if FOLDER_TAG not in tags:
         raise UserError(f"run {run_id} in {redact(uri)} was not made by mmnet")
     return str(tags[FOLDER_TAG])

@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
-from mmnet.redact import redact
+from mmnet.redact import REDACTED, redact
 from mmnet.track.shipment import Shipment, say
 from mmnet.track.spool import owed
 from mmnet.track.state import URI, read, room
@@ -31,7 +32,7 @@ def address(settings: dict[str, Any]) -> str:
         given = os.environ.get(name, "")
         if redact(given) == stored:
             return given
-    if "***" in stored:
+    if REDACTED in stored:
         sys.exit(f"set MLFLOW_TRACKING_URI to the address that is written here as {stored}")
     return stored
 
@@ -53,6 +54,7 @@ def prepare(folder: Path, trainer: int | None) -> Shipment:
 
         return Shipment(folder, settings, WandbStore(folder, settings), None, trainer, linger)
 
+    psutil.cpu_percent()  # says the share since the last call: here begins the first reading's
     from mmnet.track.mlflow_store import MlflowStore
     from mmnet.track.system import Monitors
 

@@ -63,6 +63,8 @@ class Shipment:
             if self._replaced():
                 return "replaced"
             end = self._end()
+            if self._readings is not None and ended_at is None:
+                self._readings.take()
             if end is not None and ended_at is None:
                 ended_at, failures = time.monotonic(), 0
                 if self._readings is not None:

@@ -4,7 +4,6 @@ import contextlib
 import time
 from pathlib import Path
 
-import psutil
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
@@ -24,7 +23,6 @@ class Monitors:
         for kind in (CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor):
             with contextlib.suppress(Exception):  # no GPU, no network
                 self._monitors.append(kind())
-        psutil.cpu_percent()  # the share since the last call: the first has no meaning
 
     def take(self) -> None:
         """Take a reading if one is due."""

@@ -49,5 +49,6 @@ class Wandb:
         if not address:
             return lines
         if self.mode == "offline":
-            return [*lines, f"W&B run {address['run_id']}: wandb sync {address['folder']}"]
+            # One folder for each start of the run; W&B puts them together.
+            return [*lines, f"W&B run {address['run_id']}: wandb sync {address['folder']}/*-run-*"]
         return [*lines, f"W&B run {address['run_id']}: {address['url']}"]

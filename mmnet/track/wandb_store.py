@@ -43,7 +43,7 @@ class WandbStore:
             "run_id": self._settings["token"],
             "uri": f"wandb:{self._settings['project']}",
             "url": self._run.url,
-            "folder": str(Path(self._run.dir).parent),
+            "folder": str(Path(self._run.dir).parents[1]),
         }
 
     def send(self, points: list[Point]) -> None:

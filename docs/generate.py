@@ -1,0 +1,217 @@
+"""Writes the tables of docs/configuration.md from conf/ and the types of what conf/ names.
+
+    python docs/generate.py            write the page
+    python docs/generate.py --check    exit 1 if the page is not what would be written
+
+What a key means is the comment on its line in conf/, or on its field in mmnet/config.py. A key
+without one, and a file that nothing describes, are errors.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from mmnet.config import CONF, Run
+from mmnet.resume import SECTIONS, SETTINGS
+from mmnet.signature import find, signature
+from mmnet.values import describe
+
+
+PAGE = Path(__file__).with_name("configuration.md")
+BEGIN = "<!-- From here on written by docs/generate.py -->"
+PRESETS = ("model", "experiment")  # they choose parts rather than describe one
+
+
+@dataclass
+class Key:
+    """One key as a YAML file sets it."""
+
+    value: str  # as it is written there
+    comment: str
+
+
+@dataclass
+class Option:
+    """One file of conf/."""
+
+    name: str  # fusion/concat
+    says: str  # the comment at its top
+    keys: dict[str, Key]  # dotted
+    chooses: dict[str, str]  # group -> file, of its defaults list
+
+    @property
+    def short(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    @property
+    def target(self) -> str:
+        return self.keys["_target_"].value if "_target_" in self.keys else ""
+
+
+def main() -> None:
+    text = page()
+    if "--check" in sys.argv[1:]:
+        current = PAGE.read_text("utf-8") == text
+        sys.exit(None if current else f"{PAGE} is not up to date: python docs/generate.py")
+    PAGE.write_text(text, "utf-8")
+
+
+def page() -> str:
+    """The whole page: its own words, then the tables."""
+    own, mark, _ = PAGE.read_text("utf-8").partition(BEGIN)
+    if not mark:
+        sys.exit(f"{PAGE}: holds no line '{BEGIN}'")
+    return own + mark + "\n\n" + "\n\n".join(blocks()) + "\n"
+
+
+def blocks() -> Iterator[str]:
+    """Headings, lists and tables."""
+    run = read(CONF / "train.yaml")
+    types = run_types()
+    yield "### The run: `conf/train.yaml`"
+    yield table([run], list(run.keys), types)
+    for group, usual in run.chooses.items():
+        paths = sorted((CONF / group).glob("*.yaml"), key=lambda p: (p.stem != usual, p.stem))
+        options = [read(path) for path in paths]
+        yield f"### `{group}`"
+        if group in PRESETS:
+            yield presets(options)
+            own = [key for key in types if key.startswith(f"{group}.")]
+            if own:
+                yield table(options, own, types)
+        else:
+            for target in dict.fromkeys(option.target for option in options):
+                alike = [option for option in options if option.target == target]
+                yield from parts(group, target, alike, usual)
+    yield "### What a resumed run may be given"
+    yield ", ".join(f"`{name}`" for name in (*(f"{section}.*" for section in SECTIONS), *SETTINGS))
+
+
+def parts(group: str, target: str, options: list[Option], usual: str) -> Iterator[str]:
+    """The options that call one constructor, side by side."""
+    lines = []
+    for option in options:
+        says = option.says or (module_says(target) if target else "")
+        if not says:
+            sys.exit(f"conf/{option.name}.yaml: no comment at its top says what it is")
+        mark = " *(default)*" if option.short == usual else ""
+        lines.append(f"* `{group}={option.short}`{mark}: {says}")
+    yield "\n".join(lines)
+    prefix = group.replace("/", ".")
+    if target:
+        yield f"Built by `{target}`."
+        parameters = signature(target).parameters
+        types = {f"{prefix}.{name}": one.annotation for name, one in parameters.items()}
+    else:
+        types = run_types()
+    names = dict.fromkeys(name for option in options for name in option.keys if name != "_target_")
+    if names:
+        yield table(options, list(names), types, prefix)
+
+
+def presets(options: list[Option]) -> str:
+    """What each file chooses and sets."""
+    lines = ["| | what for | chooses | sets |", "| --- | --- | --- | --- |"]
+    for option in options:
+        group = option.name.partition("/")[0]
+        choices = [
+            f"`~{key}`" if value == "null" else f"`{key}={value}`"
+            for key, value in option.chooses.items()
+        ]
+        sets = [f"`{key}={one.value}`" for key, one in option.keys.items()]
+        cells = [f"`{group}={option.short}`", option.says, ", ".join(choices), ", ".join(sets)]
+        lines.append(row(cells))
+    return "\n".join(lines)
+
+
+def table(options: list[Option], names: list[str], types: dict[str, Any], prefix: str = "") -> str:
+    """Rows of keys: type, value in each option, meaning."""
+    columns = ["value"] if len(options) == 1 else [f"`{option.short}`" for option in options]
+    lines = [row(["key", "type", *columns, "meaning"]), row(["---"] * (3 + len(columns)))]
+    for name in names:
+        key = f"{prefix}.{name}" if prefix else name
+        found = [option.keys.get(name) for option in options]
+        says = next((one.comment for one in found if one and one.comment), "") or field_says(key)
+        if not says:
+            sys.exit(f"conf/{options[0].name}.yaml: no comment says what {key} means")
+        says = re.sub(r"^\w+( \| \w+)+[:;] ", "", says)  # the choices: the type lists them
+        values = [f"`{one.value}`" if one else "" for one in found]
+        lines.append(row([f"`{key}`", describe(types[key]), *values, says.replace("<", "&lt;")]))
+    return "\n".join(lines)
+
+
+def row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def run_types() -> dict[str, Any]:
+    """Dotted key -> type, of all that is no part."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(Run, include_extras=True).items():
+        if is_dataclass(hint):
+            inner = get_type_hints(hint, include_extras=True)
+            found |= {f"{name}.{key}": kind for key, kind in inner.items()}
+        else:
+            found[name] = hint
+    return found
+
+
+def field_says(key: str) -> str:
+    """The comment on a field in mmnet/config.py."""
+    section, _, name = key.rpartition(".")
+    kind = get_type_hints(Run).get(section, Run)
+    if not inspect.isclass(kind):
+        return ""
+    match = re.search(rf"^    {name}: .*?  # (.+)$", inspect.getsource(kind), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def module_says(target: str) -> str:
+    """The first line of the docstring of a constructor's module."""
+    text = find(target.rpartition(".")[0]).read_text("utf-8")
+    match = re.match(r'"""(.+?)(?:"""|\n)', text)
+    return match[1] if match else ""
+
+
+def read(path: Path) -> Option:
+    """A file, with what it takes over from another of its group."""
+    text = path.read_text("utf-8")
+    lines = text.splitlines()
+    top = re.match(r"(?:#.*\n)*", text)
+    remarks = [line[1:].strip() for line in top[0].splitlines()] if top else []
+    says = " ".join(line for line in remarks if not line.startswith(("@", "python -m")))
+    option = Option(path.relative_to(CONF).with_suffix("").as_posix(), says, {}, {})
+    for item in yaml.safe_load(text).get("defaults", []):
+        if isinstance(item, dict):
+            [(group, name)] = item.items()
+            option.chooses[group.split()[-1].lstrip("/")] = str(name or "null")
+        elif item != "_self_":
+            option.keys |= read(path.with_name(f"{item}.yaml")).keys
+    root = yaml.compose(text)
+    assert isinstance(root, yaml.MappingNode)
+    for name, value, line in walk(root):
+        comment = lines[line].partition(" # ")[2].strip()
+        known = option.keys.get(name)
+        written = text[value.start_mark.index : value.end_mark.index]
+        option.keys[name] = Key(written, comment or (known.comment if known else ""))
+    return option
+
+
+def walk(node: yaml.MappingNode, above: str = "") -> Iterator[tuple[str, yaml.Node, int]]:
+    """Dotted key, value and line of all that a mapping sets for a run."""
+    for key, value in node.value:
+        name = f"{above}{key.value}"
+        if isinstance(value, yaml.MappingNode) and name != "hydra":
+            yield from walk(value, f"{name}.")
+        elif name not in ("defaults", "hydra"):
+            yield name, value, key.start_mark.line
+
+
+if __name__ == "__main__":
+    main()
