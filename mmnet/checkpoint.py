@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import mmnet
-from mmnet.errors import UserError
+from mmnet.errors import UserError, first_line
 
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Writer:
             log.error(
                 "checkpoint at step %d was not written: %s; training goes on, %s",
                 step,
-                str(error).splitlines()[0],
+                first_line(error),
                 f"the last good one is {good[-1].name}" if good else "there is no earlier one",
             )
 

@@ -1,6 +1,5 @@
 """What went wrong, in words the user can act on. Shown without a traceback."""
 
-
 import difflib
 from collections.abc import Iterable
 
@@ -25,3 +24,8 @@ def nearest(got: str, valid: Iterable[str]) -> str:
     """'; did you mean 'x'?' for the closest valid name, or nothing."""
     match = difflib.get_close_matches(got, list(valid), n=1)
     return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, without its further pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

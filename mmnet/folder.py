@@ -1,9 +1,10 @@
 """A run folder: one process at a time trains in it, and its small files are whole."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from mmnet.checkpoint import sync
 from mmnet.errors import UserError
@@ -12,21 +13,23 @@ from mmnet.errors import UserError
 LOCK = ".lock"
 
 
-def hold(folder: Path) -> TextIO:
+def hold(folder: Path) -> BinaryIO:
     """Keep other processes from training in `folder`, until what this returns is closed.
 
     Raises UserError if one does already.
     """
-    file = (folder / LOCK).open("a+")
+    file: BinaryIO = (folder / LOCK).open("a+b", buffering=0)
     try:
         # Not flock: that lives on in data workers for seconds after their trainer was killed.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
-        raise UserError(f"{folder}: in use by {file.read() or 'another process'}") from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {os.uname().nodename}")
-    file.flush()
+        holder = file.read().decode() or "another process"
+        file.close()
+        raise UserError(f"{folder}: in use by {holder}") from error
+    with contextlib.suppress(OSError):  # a full disk: told of by what cannot do without it
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
     return file
 
 

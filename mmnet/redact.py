@@ -12,7 +12,7 @@ from mmnet.values import quoted
 NAME = re.compile(r"TOKEN|SECRET|KEY|PASSWORD|CREDENTIAL", re.IGNORECASE)
 SHORTEST = 6  # shorter values ("true", "1234") would be found in innocent text
 SETTING = re.compile(r"(^|_)(token|secret|password|credentials?|api_?key)$", re.IGNORECASE)
-USER_IN_URI = re.compile(r"(?<=://)[^\s/@]+(?=@)")
+USER_IN_URI = re.compile(r"(?<=://)[^\s/]+(?=@)")
 REDACTED = "***"
 
 

@@ -107,7 +107,9 @@ def until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
     while not condition():
         if process.poll() is not None or time.monotonic() > stop:
             process.kill()
-            pytest.fail(f"it did not happen; exit code {process.returncode}: {process.communicate()}")
+            pytest.fail(
+                f"it did not happen; exit code {process.returncode}: {process.communicate()}"
+            )
         time.sleep(0.002)
 
 

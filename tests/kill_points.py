@@ -1,6 +1,6 @@
 """Kills the program at one file-system call after another.
 
-    python tests/kill_points.py <empty folder> <n: every n-th call>
+    python -m tests.kill_points saves|runs <empty folder> <n: at every n-th call>
 
 Random moments seldom hit the microseconds between two calls; this hits each. The program runs
 in a process forked from one that has imported everything, so that a start costs no seconds,
@@ -157,31 +157,37 @@ def go_on(place: Path, expected: str) -> None:
     assert not litter, litter
 
 
-def check_saving_again(where: Path) -> int:
-    """Kill while a step is saved for the second time, the only checkpoint there is."""
+def check_saves(where: Path, stride: int) -> int:
+    """Kill while the first checkpoint is saved, then while the same step is saved again."""
     folder = where / "checkpoints"
     first, second = torch.zeros(9), torch.ones(9)
+    kills = 0
 
     def save(value: torch.Tensor) -> None:
         writer = checkpoint.Writer(folder, 1, lambda: None)
         writer.save(3, {"w": value}, None, {"w": value}, True)
         writer.wait()
 
-    for at in itertools.count(1):
-        shutil.rmtree(where, ignore_errors=True)
-        assert forked(where, lambda: save(first), None)[0] == 0
-        code, _ = forked(where, lambda: save(second), at)
-        found = checkpoint.load(checkpoint.newest(folder)[-1])
-        assert torch.equal(found.weights["w"], found.state["w"])
-        assert forked(where, lambda: save(second), None)[0] == 0
-        assert torch.equal(checkpoint.load((folder / "best").resolve()).weights["w"], second)
-        assert sorted(path.name for path in folder.iterdir()) == ["best", "step_00000003"]
-        if code == 0:
-            return at - 1
-    raise AssertionError
+    for before in (None, first):
+        for at in itertools.count(1, stride):
+            shutil.rmtree(where, ignore_errors=True)
+            if before is not None:
+                assert forked(where, lambda: save(first), None)[0] == 0
+            code, _ = forked(where, lambda: save(second), at)
+            whole = checkpoint.newest(folder)
+            assert whole or before is None
+            for path in whole:
+                found = checkpoint.load(path)
+                assert torch.equal(found.weights["w"], found.state["w"])
+            assert forked(where, lambda: save(second), None)[0] == 0
+            assert torch.equal(checkpoint.load((folder / "best").resolve()).weights["w"], second)
+            assert sorted(path.name for path in folder.iterdir()) == ["best", "step_00000003"]
+            if code == 0:
+                break
+            kills += 1
+    return kills
 
 
 if __name__ == "__main__":
-    given, every = Path(sys.argv[1]).resolve(), int(sys.argv[2])
-    print("saving a step again:", check_saving_again(given / "again"), "kills")
-    print("runs:", check_runs(given, every), "kills")
+    what, given, every = sys.argv[1], Path(sys.argv[2]).resolve(), int(sys.argv[3])
+    print({"saves": check_saves, "runs": check_runs}[what](given, every), "kills")

@@ -22,7 +22,7 @@ from tests.jobs import SMALL, fingerprint, metrics, run_job
 Words = tuple[str, ...]
 
 # What an option cannot do without.
-BESIDE = {"optimizer=schedule_free": ["schedule=constant"]}
+BESIDE = {"optimizer=schedule_free": ("schedule=constant",)}
 
 # A run of three steps, evaluated once, at its end: a twentieth of a second.
 THREE_STEPS = (
@@ -36,35 +36,57 @@ THREE_STEPS = (
 
 @cache
 def keys() -> dict[str, str]:
-    """Every key that some file of conf/ sets, with the option it comes with.
+    """Every key that some file of conf/ sets, with the options it was met with.
 
     A part's keys stand behind the name of its module: optimizer.adamw.lr, encoder.image.vit.dim.
     """
     found: dict[str, str] = {}
-    for path in sorted(CONF.rglob("*.yaml")):
-        option = f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
-        composed = load() if path.parent == CONF else load(option, *BESIDE.get(option, []))
+    for words in choices():
+        composed, options = load(*words), " ".join(words) or "train"
         for field in fields(Run):
             value = getattr(composed, field.name)
             if is_dataclass(value):
                 for inner in fields(value):
-                    found.setdefault(f"{field.name}.{inner.name}", option)
+                    found.setdefault(f"{field.name}.{inner.name}", options)
             elif not isinstance(value, dict):
-                found.setdefault(field.name, option)
+                found.setdefault(field.name, options)
         for place, part in composed.parts():
             module = part["_target_"].split(".")[-2]
             for name in part.keys() - {"_target_"}:
-                found.setdefault(f"{place}.{module}.{name}", option)
+                found.setdefault(f"{place}.{module}.{name}", options)
     return found
+
+
+def choices() -> list[Words]:
+    """Few command lines that take every file of conf/: one of each group at a time."""
+    groups: dict[str, list[str]] = {}
+    alone: list[Words] = [()]
+    for path in sorted(CONF.rglob("*/*.yaml")):
+        group = path.parent.relative_to(CONF).as_posix()
+        option = f"{group}={path.stem}"
+        if option in BESIDE or group in ("model", "experiment"):
+            alone.append((option, *BESIDE.get(option, ())))
+        else:
+            groups.setdefault(group, []).append(option)
+    together = itertools.zip_longest(*groups.values())
+    return alone + [tuple(option for option in row if option) for row in together]
+
+
+composed = cache(load)
 
 
 class Bench:
     """Makes and trains small networks, each kind once."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data = folder, data
+    def __init__(self, folder: Path, data: Callable[[], Path]) -> None:
+        self.folder, self._data = folder, data
         self._trained: dict[Words, Job] = {}
         self._number = itertools.count()
+
+    @property
+    def data(self) -> Path:
+        """The sample data; where it is missing, only the tests that ask for it are skipped."""
+        return self._data()
 
     def new_folder(self) -> Path:
         return self.folder / f"run-{next(self._number)}"
@@ -74,7 +96,7 @@ class Bench:
         base = [w for w in THREE_STEPS if "dataset=coco" not in words or "dataset." not in w]
         folder = self.new_folder()
         folder.mkdir()
-        return assemble(load(*base, *words), folder)
+        return assemble(composed(*base, *words), folder)
 
     def trained(self, *words: str) -> Job:
         """After its three steps, or as many as `words` say. Not to be changed."""

@@ -5,7 +5,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,9 @@ from mmnet.compose import load, make
 from mmnet.track.recorder import Recorder
 from tests.settings import Bench, Words, case
 from tests.track_loop import make_folder
+
+
+OFTEN = "tracker.system_every=0.2"
 
 
 class Tracked(NamedTuple):
@@ -36,7 +39,7 @@ def tracked(bench: Bench, *words: str) -> Tracked:
     recorder = Recorder(folder)
     tracker.log(recorder.log(1, {"train/loss": 0.5}))
     until(lambda: state(folder) or (folder / "tracker.json").exists())
-    if "system_every=0.2" in " ".join(words):
+    if OFTEN in words:
         until(lambda: len(readings(folder)) > 5)
     recorder.close()
     return Tracked(folder, tracker.finish("FINISHED"))
@@ -74,7 +77,7 @@ def to_mlflow(bench: Bench) -> Tracked:
         f"tracker.uri='sqlite:///{bench.folder}/elsewhere.db'",
         f"tracker.artifacts='{bench.folder}/files'",
         "tracker.experiment=another",
-        "tracker.system_every=0.2",
+        OFTEN,
     )
 
 
@@ -123,6 +126,7 @@ def lingers(words: Words, bench: Bench) -> None:
         assert shipper.is_running() and state(patient.folder) == "away"
     finally:
         shipper.kill()
+        shipper.wait(10)
 
 
 @contextmanager
@@ -135,8 +139,12 @@ def nobody_answers() -> Iterator[None]:
 
 
 def shippers(folder: Path) -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [p for p in found if str(folder) in p.cmdline() and "mmnet.track.ship" in p.cmdline()]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # gone, or about to
+            if {"mmnet.track.ship", str(folder)} <= set(process.cmdline()):
+                found.append(process)
+    return found
 
 
 case("tracker.mlflow.linger", marks=pytest.mark.train)(

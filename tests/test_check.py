@@ -258,6 +258,9 @@ def test_settings_must_fit_each_other(words: list[str], says: str) -> None:
 def test_limits_are_limits_and_no_more() -> None:
     assert problems("encoder/text=bert", "encoder.text.max_length=512") == []
     assert problems("encoder.text.max_length=5000") == []  # bytes know no limit
+    Path("bert-long").mkdir()  # a local model says itself how long it reads
+    longer = ["encoder/text=bert", "encoder.text.name=bert-long", "encoder.text.max_length=999"]
+    assert problems(*longer) == []
     assert problems("trainer.batch_size=32", "hardware=a100") == []  # less than a micro-batch
     assert problems("trainer.monitor=val/accuracy", "name='a b.c'") == []
 
@@ -329,6 +332,19 @@ def test_nothing_inside_a_part_is_called(elsewhere: Path) -> None:
     with pytest.raises((InstantiationException, TypeError)):
         make(part)
     assert not list(elsewhere.iterdir())
+
+
+def test_settings_stay_data_even_when_they_name_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "checkout" / "experiments"
+    package.mkdir(parents=True)
+    (package / "holder.py").write_text(
+        "class Holder:\n    def __init__(self, inner: dict):\n        self.inner = inner\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    inner = {"_target_": "mmnet.controller.fixed.Fixed"}
+    assert make({"_target_": "experiments.holder.Holder", "inner": inner}).inner == inner
 
 
 def test_a_part_of_another_group_is_refused() -> None:
@@ -532,7 +548,7 @@ patient = settings(
 )
 
 
-@settings(patient, max_examples=20)
+@settings(patient, max_examples=12)
 @any_line
 def test_whatever_is_typed_ends_in_lines_of_text(
     elsewhere: Path, words: list[str], multirun: bool
@@ -569,6 +585,9 @@ Kind = Literal["soft", "hard"]
 class Gated:
     def __init__(self, dims: dict[str, int], dim: PositiveInt, kind: Kind, extra: int = 3): ...
 
+class _Hidden(Gated):
+    pass
+
 class Doubly(Gated):
     pass
 
@@ -588,6 +607,8 @@ class Odd:
     (told,) = problems(*option, "fusion=gated", "fusion.extra=4")
     assert "no file sets this; add a +" in told
     assert problems(*option, "fusion=gated", "fusion._target_=experiments.gates.gated.Doubly") == []
+    (told,) = problems(*option, "fusion=gated", "fusion._target_=experiments.gates.gated._Hidden")
+    assert "defines no public '_Hidden'" in told
     (told,) = problems(*option, "fusion=gatd")
     assert "did you mean 'gated'?" in told
     (told,) = problems(*option, "fusion._target_=experiments.gates.gated.Odd", "~fusion.dim",

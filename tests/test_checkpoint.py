@@ -38,7 +38,8 @@ def folder(tmp_path):
 
 
 def save(writer, step, best=False):
-    writer.save(step, *content(step), best)
+    weights, averaged, state = content(step)
+    writer.save(step, weights, averaged, state, best)
     writer.wait()
 
 
@@ -94,8 +95,27 @@ def test_saving_a_step_again_replaces_it(folder):
 
 def test_leftovers_of_a_kill_are_swept_at_the_start(folder):
     (folder / ".tmp-step_00000009").mkdir(parents=True)
+    (folder / ".tmp-best").symlink_to("step_00000009")
     checkpoint.Writer(folder, 2, nothing)
-    assert not list(folder.glob(".tmp*"))
+    assert not list(folder.iterdir())
+
+
+def test_a_damaged_one_never_costs_a_sound_one(folder):
+    """A run that went on before it must not have its own checkpoints pruned in its favour."""
+    writer = checkpoint.Writer(folder, 1, nothing)
+    save(writer, 20)
+    flip(folder / "step_00000020" / "state.pt", 500, 3)
+    save(writer, 11)
+    save(writer, 12)
+    assert checkpoint.load_newest(folder).step == 12
+    assert [path.name for path in checkpoint.newest(folder)] == ["step_00000012", "step_00000020"]
+
+
+def test_what_must_be_on_the_disk_before_is(folder):
+    there = []
+    writer = checkpoint.Writer(folder, 1, lambda: there.append(list(folder.iterdir())))
+    save(writer, 1)
+    assert there == [[]]
 
 
 def test_a_checkpoint_is_readable_by_others_as_the_umask_says(folder):
@@ -113,7 +133,8 @@ def flip(path, position, bit):
 def test_every_flipped_bit_is_noticed(folder):
     """Neither loader would: 400 of 400 came through as wrong numbers."""
     writer = checkpoint.Writer(folder, 1, nothing)
-    writer.save(1, *content(1, size=40), False)
+    weights, averaged, state = content(1, size=40)
+    writer.save(1, weights, averaged, state, False)
     writer.wait()
     dice = random.Random(0)
     for _ in range(400 if FULL else 60):
@@ -226,6 +247,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(folder):
             child.kill()
         found = checkpoint.load(checkpoint.newest(folder)[-1])  # the newest, not the one before
         assert found.weights["w"].unique().tolist() == [found.step]
-        assert found.state["m"].unique().tolist() == [found.step] and found.state["step"] == found.step
+        assert (
+            found.state["m"].unique().tolist() == [found.step] and found.state["step"] == found.step
+        )
         if (folder / "best").exists():
             assert checkpoint.load((folder / "best").resolve()).step % 3 == 0

@@ -99,7 +99,7 @@ def test_the_command_line_beats_the_experiment_beats_the_model_beats_the_main_fi
     assert steps[0] != steps[1]
     assert load("experiment=coco_late_fusion", "trainer.steps=7").trainer.steps == 7
     assert load("experiment=coco_late_fusion", "dataset=shapes").dataset["num_classes"] == 4
-    assert load("experiment=coco_pretrained").encoder["image"]["name"] == "vit_small_patch16_224"  # type: ignore[index]
+    assert load("experiment=coco_pretrained").encoder["image"]["name"] == "vit_small_patch16_224"
     assert load("experiment=coco_pretrained", "model=text_only").modalities == ("image", "text")
 
 

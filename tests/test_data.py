@@ -489,6 +489,13 @@ def test_of_several_none_is_guessed(tmp_path):
         find_root("some", tmp_path, LAYOUTS)
 
 
+def test_a_dataset_is_found_behind_a_link(tmp_path):
+    make(tmp_path / "disk", "notes/new.json", "pictures")
+    make(tmp_path, "data")
+    (tmp_path / "data/some").symlink_to(tmp_path / "disk")
+    assert find_root("some", tmp_path / "data", LAYOUTS) == tmp_path / "data/some"
+
+
 def test_the_same_by_two_ways_is_one(tmp_path):
     make(tmp_path / "a", "notes/new.json", "pictures")
     (tmp_path / "loop").symlink_to(tmp_path)

@@ -196,11 +196,7 @@ def test_the_run_folder_is_as_described(trained: Ended) -> None:
     there |= {path.name for path in (trained.folder / "plots").iterdir()}
     there |= {path.name for path in (trained.folder / "checkpoints/best").iterdir()}
     assert there <= told, there - told
-    names = {
-        name
-        for line in trained.folder.joinpath("metrics.jsonl").open()
-        for name in json.loads(line)
-    }
+    names = {name for line in read(trained.folder) for name in line}
     for file in ("summary.json", "record.json"):
         names |= json.loads((trained.folder / file).read_text()).keys()
     untold = {name for name in names if f"`{name}`" not in text} - {"step", "time"}

@@ -155,6 +155,16 @@ def test_what_is_transparent_is_white():
     assert read(encode(grey, "PNG")).tolist() == [[[100] * 3, [255] * 3]]
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_premultiplied_alpha(mode):
+    pixel = (60, 120) if mode == "LA" else (60, 60, 60, 120)
+    plain = encode(Image.new(mode, (1, 1), pixel), "TIFF")
+    kinds = [struct.pack("<HHII", 338, 3, 1, kind) for kind in (2, 1)]  # the tag ExtraSamples
+    assert plain.count(kinds[0]) == 1
+    [[pixels]] = read(plain.replace(kinds[0], kinds[1])).tolist()
+    assert all(abs(value - (60 + 255 - 120)) <= 1 for value in pixels)
+
+
 def test_a_colour_that_stands_for_transparent_is_white():
     pictures = {
         "P": Image.new("P", (2, 1), 1),
@@ -223,11 +233,24 @@ def test_upright_photos_of_the_reference_set(data):
         assert np.abs(other - thumbnail("pillow/hopper.jpg")).mean() < 8
 
 
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + b"MM" * 99]
+# Orientation 6 beside a resolution that is a letter: read, turned, and fails to be written.
+LETTER = (
+    b"Exif\0\0MM\0*\0\0\0\x08\0\x02"
+    b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x1a\0\x02\0\0\0\x01x\0\0\0\0\0\0\0"
 )
-def test_broken_exif_does_not_cost_the_picture(exif):
-    assert read(encode(SLOPE, "JPEG", exif=exif)).shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("exif", "shape"),
+    [
+        (b"Exif\0\0", (64, 96, 3)),
+        (b"Exif\0\0II*\0\xff\xff\xff\xff", (64, 96, 3)),
+        (b"Exif\0\0" + b"MM" * 99, (64, 96, 3)),
+        (LETTER, (96, 64, 3)),
+    ],
+)
+def test_broken_exif_does_not_cost_the_picture(exif, shape):
+    assert read(encode(SLOPE, "JPEG", exif=exif)).shape == shape
 
 
 # What does not

@@ -1,6 +1,7 @@
 """The loop against a loop written out by hand, and what it does when things go wrong."""
 
 import math
+from itertools import chain
 
 import pytest
 import torch
@@ -154,7 +155,10 @@ def test_mixed_precision_follows_fp32(tmp_path, precision):
 def test_training_learns_which_colours_are_there(tmp_path):
     """From ln 4 = 1.39 towards ln 2 = 0.69, the first part of the way to the answer."""
     job = make_job(
-        tmp_path, "trainer.steps=120", "dataset.train_samples=5000", "optimizer.lr=3e-3",
+        tmp_path,
+        "trainer.steps=120",
+        "dataset.train_samples=5000",
+        "optimizer.lr=3e-3",
         "trainer.batch_size=64",
     )
     losses = metrics(run_job(job), "train/loss")
@@ -324,5 +328,5 @@ def test_data_order_changes_with_the_seed_alone(tmp_path):
     assert labels() == labels("model=text_only", "optimizer=sgd")
     assert labels() != labels("seed=1")
     first, second = labels()[:4], labels()[4:8]
-    assert sorted(sum(first, [])) == sorted(sum(second, []))  # each sample once an epoch
+    assert sorted(chain(*first)) == sorted(chain(*second))  # each sample once an epoch
     assert first != second  # in another order

@@ -1,6 +1,7 @@
 """Optimizers: which parameters decay, which go where, and that each one moves downhill."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from mmnet.optimizer.schedule_free import schedule_free
 from mmnet.optimizer.sgd import sgd
 
 
-ADAM = {"betas": (0.9, 0.99), "eps": 1e-8}
+ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-8}
 BUILD = {
     "adamw": lambda m, lr, wd: adamw(m, lr, wd, **ADAM),
     "nadamw": lambda m, lr, wd: nadamw(m, lr, wd, **ADAM),
@@ -91,9 +92,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest():
     pair = BUILD["muon"](net, 0.01, 0.1)
     assert isinstance(pair, Pair)
     assert hidden_matrices(net) == [net.hidden.weight]
-    muons, adamws = (
-        [p for g in o.param_groups for p in g["params"]] for o in pair.both
-    )
+    muons, adamws = ([p for g in o.param_groups for p in g["params"]] for o in pair.both)
     assert [id(p) for p in muons] == [id(net.hidden.weight)]
     every = {id(p) for p in net.parameters() if p.requires_grad}
     assert {id(p) for p in adamws} == every - {id(net.hidden.weight)}
@@ -139,7 +138,10 @@ def test_ema_by_hand():
 
 def test_evaluating_schedule_free_changes_training_by_no_bit():
     net, twin = Net(), Net()
-    optimizer, other = BUILD["schedule_free"](net, 0.05, 0.1), BUILD["schedule_free"](twin, 0.05, 0.1)
+    optimizer, other = (
+        BUILD["schedule_free"](net, 0.05, 0.1),
+        BUILD["schedule_free"](twin, 0.05, 0.1),
+    )
     average = follow(net, optimizer, None)
     assert isinstance(average, ScheduleFree)
     for turn in range(8):
@@ -148,7 +150,8 @@ def test_evaluating_schedule_free_changes_training_by_no_bit():
             n(torch.arange(5)).square().mean().backward()
             o.step()
         with average.evaluated() as network:
-            same = torch.equal(network.hidden.weight, twin.hidden.weight)
+            weights = dict(network.named_parameters())
+            same = torch.equal(weights["hidden.weight"], twin.hidden.weight)
             assert same == (turn == 0)  # the average of one point is that point
         averaged = average.averaged()["hidden.weight"]
         assert torch.equal(averaged, net.hidden.weight) == (turn == 0)

@@ -263,7 +263,9 @@ def test_every_parameter_gets_a_finite_gradient(vocabulary):
 def test_the_answer_depends_on_each_modality(vocabulary, modality):
     model = network(vocabulary).eval()
     inputs = inputs_for(model)
-    rolled = inputs | {modality: Inputs(*(v if v is None else v.roll(1, 0) for v in inputs[modality]))}
+    values, mask = inputs[modality]
+    moved = Inputs(values.roll(1, 0), None if mask is None else mask.roll(1, 0))
+    rolled = inputs | {modality: moved}
     assert (model(inputs) - model(rolled)).abs().max() > 1e-4
 
 
@@ -291,7 +293,7 @@ def test_recomputing_keeps_fewer_activations(vocabulary, encoder):
         raw = Image.new("RGB", (32, 32)) if encoder == "image" else CAPTIONS[1]
         if frugal:
             part.checkpoint_activations()
-        sizes = []
+        sizes: list[int] = []
 
         def note(tensor, sizes=sizes):
             sizes.append(tensor.numel())

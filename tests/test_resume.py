@@ -1,6 +1,7 @@
 """Stopped anywhere and resumed, a run ends as if it had not been stopped: bit for bit."""
 
 import copy
+import json
 import random
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 import torch
 
 from mmnet.checkpoint import load_newest
+from mmnet.data.bad import BadSamples
+from mmnet.errors import UserError
+from mmnet.interfaces import BadSample
 from mmnet.job import rng_state, set_rng_state
-from mmnet.session import assemble
+from mmnet.session import assemble, go_on, job_facts
 from tests.jobs import make_job, resume, run_job, state_of
 
 
@@ -19,7 +23,12 @@ KINDS = {
     "fp16, accumulated": (*RANDOM, "hardware.precision=fp16", "hardware.micro_batch_size=4"),
     "bf16": (*RANDOM, "hardware.precision=bf16"),
     "schedule-free": (*RANDOM, "optimizer=schedule_free", "schedule=constant"),
-    "muon, early stopping": (*RANDOM, "optimizer=muon", "trainer.patience=1", "trainer.eval_every=2"),
+    "muon, early stopping": (
+        *RANDOM,
+        "optimizer=muon",
+        "trainer.patience=1",
+        "trainer.eval_every=2",
+    ),
     "nadamw, wsd": (*RANDOM, "optimizer=nadamw", "schedule=wsd"),
     "sgd, epochs": (*RANDOM, "optimizer=sgd", "trainer.steps=null", "trainer.epochs=3"),
 }
@@ -121,7 +130,78 @@ def test_a_signal_during_evaluation_gives_it_up_and_resume_does_it(tmp_path):
     assert state_of(run_job(resumed)) == state_of(whole)
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path):
-    job = run_job(make_job(tmp_path))
+@pytest.mark.parametrize("patience", ["null", "1"])
+def test_resuming_a_finished_run_changes_nothing(tmp_path, patience):
+    """Ended by the number of steps, or early: at step 4, for want of a new best."""
+    words = ("trainer.eval_every=2", "optimizer.lr=1e-30", f"trainer.patience={patience}")
+    job = run_job(make_job(tmp_path, *words))
+    assert job.progress.step == (12 if patience == "null" else 4)
     before = copy.deepcopy(state_of(job))
     assert state_of(run_job(resume(job))) == before
+
+
+class Counting:
+    """A controller with a memory."""
+
+    def __init__(self):
+        self.losses = 0.0
+
+    def __call__(self, signal):
+        self.losses += signal.loss
+        return 1 / (1 + self.losses)
+
+    def state_dict(self):
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state):
+        self.losses = state["losses"]
+
+
+class Holes:
+    """A split of which samples cannot be read."""
+
+    def __init__(self, split):
+        self.split, self.digest, self.notes = split, split.digest, split.notes
+
+    def __len__(self):
+        return len(self.split)
+
+    def key(self, index):
+        return self.split.key(index)
+
+    def sample(self, index, modalities, rng):
+        if index % 5 == 0:
+            raise BadSample(self.key(index), "test")
+        return self.split.sample(index, modalities, rng)
+
+
+def test_what_the_parts_remember_is_remembered(tmp_path):
+    """The controller, and which samples were bad, those of both splits."""
+
+    def make(name):
+        job = make_job(tmp_path / name)
+        job.controller = Counting()
+        job.train, job.val = Holes(job.train), Holes(job.val)
+        job.bad = BadSamples("skip", 0.5, {"train": len(job.train), "val": len(job.val)})
+        return job
+
+    whole = run_job(make("whole"))
+    assert whole.bad.counts() == {"train": {"test": 13}, "val": {"test": 8}}
+    assert whole.progress.factor < 0.1
+    expected = state_of(whole)
+    run_job(make("stopped"), stop_after=7)
+    resumed = make("stopped")
+    resumed.restore(load_newest(resumed.folder / "checkpoints"))
+    assert resumed.bad.counts()["train"] != {} and resumed.controller.losses > 0
+    assert state_of(run_job(resumed)) == expected
+
+
+def test_other_data_is_another_run(tmp_path):
+    job = run_job(make_job(tmp_path), stop_after=3)
+    found = load_newest(job.folder / "checkpoints")
+    facts = job_facts(job)
+    (job.folder / "record.json").write_text(json.dumps(facts))
+    go_on(assemble(job.run, job.folder), found, facts)
+    facts["dataset"]["train"]["digest"] = "other"
+    with pytest.raises(UserError, match=r"the training data has changed since .*other"):
+        go_on(assemble(job.run, job.folder), found, facts)

@@ -1,5 +1,7 @@
 """Schedules as pure functions of the step."""
 
+from itertools import pairwise
+
 import pytest
 
 from mmnet.schedule.constant import constant
@@ -31,7 +33,7 @@ def test_without_warm_up_the_first_step_is_a_whole_one(name):
 def test_the_rate_falls_to_its_floor_and_the_last_step_still_moves(name):
     free, floored = ALL[name](0.1, 0.0), ALL[name](0.1, 0.25)
     path = [free(step, 200) for step in range(21, 201)]
-    assert all(a >= b for a, b in zip(path, path[1:], strict=False))
+    assert all(a >= b for a, b in pairwise(path))
     assert 0 < path[-1] < 0.03
     assert floored(200, 200) == pytest.approx(0.25, abs=0.03)
 

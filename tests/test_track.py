@@ -250,7 +250,7 @@ def test_nowhere_does_nothing(tmp_path: Path) -> None:
         ("sqlite://mlflow.db", "three slashes"),
         ("sqlite:///:memory:", "three slashes"),
         ("htp://here", "did you mean 'http'"),
-        ("postgresq://me:hidden@here/x", "did you mean 'postgresql'"),
+        ("postgresq://me:hidden@here/x", "did you mean 'postgresql'"),  # pragma: allowlist secret
     ],
 )
 def test_address_of_no_store_is_refused(uri: str, says: str) -> None:
@@ -380,7 +380,7 @@ def test_record_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not (tmp_path / "git.diff").exists()
 
     monkeypatch.setenv("SOME_TOKEN", canary)
-    changed = f"two ${{x}}\n{canary}\nhttp://me:hidden@host/\n"
+    changed = f"two ${{x}}\n{canary}\nhttp://me:hidden@host/\n"  # pragma: allowlist secret
     (tmp_path / "work/file").write_text(changed + "x" * 2_000_000)
     assert record.describe(load("tracker=none"))["git"]["dirty"] is True
     record.save_diff(tmp_path)

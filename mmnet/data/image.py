@@ -81,7 +81,7 @@ def augment(
     else:  # so long a picture holds no such crop
         width, height = image.size
     left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
-    box = (left, top, min(left + width, image.width), min(top + height, image.height))
+    box = (left, top, left + width, top + height)
     crop = image.resize((size, size), Image.Resampling.BILINEAR, box)
     if rng.random() < flip_probability:
         return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -107,7 +107,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = _to_grey(image)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    if image.mode == "La":
+    if image.mode == "La":  # premultiplied; Pillow knows no direct way
         image = image.convert("LA")
     layer = image.convert("RGBA")
     page = Image.new("RGB", image.size, "white")

@@ -22,10 +22,13 @@ from mmnet.track.uri import database, is_server
 
 
 FOLDER_TAG = "mmnet.run_folder"
-_TOKEN_TAG = "mmnet.token"
+_MARK_TAG = "mmnet.token"
 _PER_BATCH = 100  # params or tags; a server refuses more
 # Errors that may come from one value; INTERNAL_ERROR is a number that a database cannot hold.
 _SUSPECT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INTERNAL_ERROR"}
+
+# Else the UI takes the runs for evaluations of a language model, and shows its pages for those.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowStore:
@@ -77,7 +80,9 @@ class MlflowStore:
                 artifacts.mkdir(parents=True, exist_ok=True)
                 location = artifacts.as_uri()
             try:
-                return str(self._client.create_experiment(name, artifact_location=location))
+                return str(
+                    self._client.create_experiment(name, artifact_location=location, tags=KIND)
+                )
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -103,14 +108,14 @@ class MlflowStore:
     def _made(self, experiment: str) -> str:
         # A server may have made the run although its answer did not come through.
         token = self._settings["token"]
-        found = self._client.search_runs([experiment], f"tags.`{_TOKEN_TAG}` = '{token}'")
+        found = self._client.search_runs([experiment], f"tags.`{_MARK_TAG}` = '{token}'")
         if found:
             return str(found[0].info.run_id)
         facts = content.record(self._folder)
         run = self._client.create_run(
             experiment,
             start_time=round(facts["started"] * 1000),
-            tags={_TOKEN_TAG: token},
+            tags={_MARK_TAG: token},
             run_name=facts["name"],
         )
         return str(run.info.run_id)
@@ -191,7 +196,7 @@ class MlflowStore:
         if not self._run:
             return False
         try:
-            self._client.set_tag(self._run, _TOKEN_TAG, self._settings["token"])
+            self._client.set_tag(self._run, _MARK_TAG, self._settings["token"])
         except Exception:
             return False
         return True

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmnet.bounds import Fraction, PositiveInt
-from mmnet.errors import UserError, nearest
+from mmnet.errors import UserError, first_line, nearest
 from mmnet.interfaces import Features, Inputs
 
 
@@ -79,7 +79,7 @@ class ViT(nn.Module):
                 raise
             raise UserError(
                 f"encoder.image.pretrained={pretrained}: cannot load weights for {name}: "
-                f"{str(error).splitlines()[0]}"
+                f"{first_line(error)}"
             ) from error
         self.dim: int = self.body.num_features
         self.prepare = Resize(image_size)

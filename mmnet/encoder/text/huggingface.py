@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizer, PretrainedConfig
 
 from mmnet.bounds import Fraction, PositiveInt
-from mmnet.errors import UserError
+from mmnet.errors import UserError, first_line
 from mmnet.interfaces import Features, Inputs
 
 
@@ -197,7 +197,3 @@ def check_fit(config: PretrainedConfig, words: Any, max_length: int) -> None:
             f"encoder.text.tokenizer has {len(words)} tokens, the model's embedding "
             f"{config.vocab_size}: they do not belong together"
         )
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
