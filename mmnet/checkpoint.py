@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -61,6 +60,7 @@ class Writer:
         """`before` runs ahead of each write: what must be on the disk when it counts."""
         self.folder, self.keep, self.before = folder, keep, before
         self.failures = 0
+        self.written = -1  # the last step that is on the disk
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
         folder.mkdir(exist_ok=True)
@@ -118,12 +118,13 @@ class Writer:
         try:
             self.before()
             write(self.folder, step, content["weights"], content["averaged"], content["state"])
+            self.written = step
             if best:
-                self._link_best(folder_name(step))
+                self.link_best(step)
             self._prune(folder_name(step))
-        # A full disk is an OSError from Python, a RuntimeError from torch.save and a
-        # SafetensorError from safetensors.
-        except (OSError, RuntimeError, SafetensorError, UserError) as error:
+        # A full disk alone is an OSError from Python, a RuntimeError from torch.save and a
+        # SafetensorError from safetensors; and an error that ends this thread, nobody sees.
+        except Exception as error:
             self.failures += 1
             good = newest(self.folder)
             log.error(
@@ -133,10 +134,13 @@ class Writer:
                 f"the last good one is {good[-1].name}" if good else "there is no earlier one",
             )
 
-    def _link_best(self, name: str) -> None:
+    def link_best(self, step: int) -> None:
+        """Let `best` point at the checkpoint of `step`, if there is one."""
+        if not (self.folder / folder_name(step)).exists():
+            return
         temporary = self.folder / ".tmp-best"
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(name)
+        temporary.symlink_to(folder_name(step))
         temporary.replace(self.folder / "best")
 
     def _prune(self, written: str) -> None:
@@ -172,6 +176,9 @@ def write(
             save_weights(temporary / "averaged.safetensors", averaged)
         torch.save(state, temporary / "state.pt")
         sync(temporary / "state.pt")
+        # Read back as `load` will: what a part's state holds beyond plain data fails here,
+        # not at the resume that needs it.
+        torch.load(temporary / "state.pt", weights_only=True, mmap=True)
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": digest(path)}
             for path in sorted(temporary.iterdir())
@@ -204,8 +211,13 @@ def replace(new: Path, final: Path) -> None:
 
 def save_weights(path: Path, weights: Tensors) -> None:
     """One safetensors file, synced, readable by the group as the umask says."""
-    unshared = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(unshared, path, metadata={"format": "pt", "mmnet": mmnet.__version__})
+    separate: Tensors = {}
+    known: set[int] = set()
+    for name, tensor in weights.items():  # tied weights are written once for each name
+        shared = tensor.untyped_storage().data_ptr() in known
+        known.add(tensor.untyped_storage().data_ptr())
+        separate[name] = tensor.clone() if shared else tensor.contiguous()
+    save_file(separate, path, metadata={"format": "pt", "mmnet": mmnet.__version__})
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)  # safetensors writes with mode 0600

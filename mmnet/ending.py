@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import signal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,13 +32,13 @@ def hand_over(job: Job, evaluation: Evaluation | None) -> None:
         evaluation = look(job, Stop())
     weights = job.average.averaged() or job.model.state_dict()
     temporary = job.folder / ".tmp-model.safetensors"
-    pictures = examples(job, count=16)
     try:
         checkpoint.save_weights(temporary, weights)
         temporary.rename(job.folder / "model.safetensors")
         plots.draw_curves(job.folder)
-        plots.draw_confusion(job.folder, evaluation.tables["confusion"].numpy(), job.classes)
-        plots.draw_predictions(job.folder, pictures)
+        if "confusion" in evaluation.tables:
+            plots.draw_confusion(job.folder, evaluation.tables["confusion"].numpy(), job.classes)
+        plots.draw_predictions(job.folder, examples(job, count=16))
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
@@ -47,50 +49,69 @@ def hand_over(job: Job, evaluation: Evaluation | None) -> None:
 
 def summarize(job: Job, status: Status, error: str, failures: int) -> None:
     """summary.json, and its figures for the reader of the log."""
-    progress = job.progress
-    speed = progress.samples / progress.seconds if progress.seconds else 0.0
+    counters = job.counters
+    speed = counters.samples / counters.seconds if counters.seconds else 0.0
     summary = {
         "status": status,
         "error": error,
-        "steps": progress.step,
-        "final": progress.final,
-        "best": progress.best,
-        "best_step": progress.best_step,
+        "steps": counters.step,
+        "final": counters.final,
+        "best": counters.best,
+        "best_step": counters.best_step,
         "samples_per_second": speed,
         "peak_memory_mb": memory_mb(job.machine.device),
-        "seconds_to_first_step": progress.first_step_after,
-        "seconds_in_steps": progress.seconds,
-        "skipped_steps": progress.skipped,
+        "seconds_to_first_step": counters.first_step_after,
+        "seconds_in_steps": counters.seconds,
+        "skipped_steps": counters.skipped,
         "bad_samples": job.bad.counts(),
         "failed_checkpoints": failures,
     }
     try:
-        put(job.folder / "summary.json", json.dumps(summary, indent=1))
+        put(job.folder / "summary.json", json.dumps(finite(summary), indent=1))
     except OSError as problem:
         log.error("summary.json was not written: %s", problem.strerror)
     log.info(
         "%s after %d steps  %s  %.0f samples/s",
         status.lower(),
-        progress.step,
-        "  ".join(f"{name} {value:.4f}" for name, value in progress.final.items()),
+        counters.step,
+        "  ".join(f"{name} {value:.4f}" for name, value in counters.final.items()),
         speed,
     )
 
 
-def explained(problem: BaseException, job: Job) -> BaseException:
+def explained(problem: BaseException, job: Job, writer: checkpoint.Writer) -> BaseException:
     """The same in words the user can act on, where there are some."""
-    run = job.run
+    run, micro = job.run, job.run.micro_batch_size
     match problem:
         case torch.OutOfMemoryError():
-            return UserError(
-                f"out of GPU memory with micro-batches of {run.micro_batch_size}: try "
-                f"hardware.micro_batch_size={max(1, run.micro_batch_size // 2)}, which leaves "
-                f"the batch of {run.trainer.batch_size} as it is"
+            fits = [n for n in range(1, micro // 2 + 1) if run.trainer.batch_size % n == 0]
+            advice = (
+                f"hardware.micro_batch_size={fits[-1]}, which leaves the batch of "
+                f"{run.trainer.batch_size} as it is"
+                if fits
+                else "hardware.activation_checkpointing=true"
             )
+            return UserError(f"out of GPU memory with micro-batches of {micro}: try {advice}")
         case KeyboardInterrupt():
             return Stopped(
-                signal.SIGINT,
-                f"at once, after step {job.progress.step}; go on from the last checkpoint with: "
-                f"python -m mmnet.train resume={job.folder}",
+                signal.SIGINT, f"at once, after step {job.counters.step}; {way_on(job, writer)}"
             )
     return problem
+
+
+def way_on(job: Job, writer: checkpoint.Writer) -> str:
+    """How to go on with a run that was stopped, and from where."""
+    good = checkpoint.newest(writer.folder)
+    if not good:
+        return "nothing was saved"
+    text = f"go on with: python -m mmnet.train resume={job.folder}"
+    if writer.failures and writer.written != job.counters.step:
+        return f"its last state could not be written; from {good[-1].name}, {text}"
+    return text
+
+
+def finite(value: Any) -> Any:
+    """The same for JSON, which has no word for NaN: null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

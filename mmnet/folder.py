@@ -1,6 +1,7 @@
 """A run folder: one process at a time trains in it, and its small files are whole."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -18,11 +19,17 @@ def hold(folder: Path) -> BinaryIO:
 
     Raises UserError if one does already.
     """
-    file: BinaryIO = (folder / LOCK).open("a+b", buffering=0)
+    try:
+        file: BinaryIO = (folder / LOCK).open("a+b", buffering=0)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     try:
         # Not flock: that lives on in data workers for seconds after their trainer was killed.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            file.close()
+            raise UserError(f"{folder} cannot be locked: {error.strerror}") from error
         file.seek(0)
         holder = file.read().decode() or "another process"
         file.close()

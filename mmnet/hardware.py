@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import resource
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ def choose(hardware: Hardware) -> Machine:
     precision = hardware.precision
     if precision == "auto":
         precision = "bf16" if fast_bf16(device) else "fp32"
-    if device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported():
+    if device == "cuda" and precision == "bf16" and not fast_bf16("cuda"):
         raise UserError(
             "hardware.precision=bf16: this GPU has no bf16; hardware.precision=fp16 would work"
         )
@@ -64,6 +65,8 @@ def choose(hardware: Hardware) -> Machine:
         torch.set_num_threads(hardware.threads)
     if device == "cpu" and precision != "fp32":
         attend_in_fp32()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # an earlier job of this process had its own
     log.info("hardware: %s, %s", name(device), precision)
     return Machine(torch.device(device), precision)
 
@@ -85,7 +88,8 @@ def memory_mb(device: torch.device) -> float:
     """Peak memory so far, in MB: of the GPU's allocator, or resident of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 _override: Any = None  # untyped in torch

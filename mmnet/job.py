@@ -18,7 +18,7 @@ from mmnet.model import Multimodal
 
 
 @dataclass
-class Progress:
+class Counters:
     """The counters of a run; everything in here is part of a checkpoint."""
 
     step: int = 0  # optimizer steps done, skipped ones included
@@ -54,7 +54,7 @@ class Job:
     classes: list[str]
     bad: BadSamples
     total: int  # optimizer steps of the whole run
-    progress: Progress
+    counters: Counters
 
     def state(self) -> dict[str, Any]:
         """All but the weights, in types that torch loads with weights_only."""
@@ -63,8 +63,8 @@ class Job:
             "scaler": self.scaler.state_dict(),
             "controller": self.controller.state_dict(),
             "bad": self.bad.state_dict(),
-            "progress": asdict(self.progress),
-            "rng": rng_state(),
+            "counters": asdict(self.counters),
+            "rng": rng_state(self.machine.device),
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -73,11 +73,12 @@ class Job:
         self.model.load_state_dict(checkpoint.weights)
         self.average.load(checkpoint.averaged)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty unless the run was in fp16 then
+            self.scaler.load_state_dict(state["scaler"])
         self.controller.load_state_dict(state["controller"])
         self.bad.load_state_dict(state["bad"])
-        self.progress = Progress(**state["progress"])
-        set_rng_state(state["rng"])
+        self.counters = Counters(**state["counters"])
+        set_rng_state(state["rng"], self.machine.device)
 
 
 def seed_everything(seed: int) -> None:
@@ -87,7 +88,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def rng_state() -> dict[str, Any]:
+def rng_state(device: torch.device) -> dict[str, Any]:
     """Every generator's state, as tensors and plain numbers."""
     version, words, gauss = random.getstate()
     words_of_numpy: Any = np.random.get_state(legacy=True)
@@ -96,16 +97,16 @@ def rng_state() -> dict[str, Any]:
         "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
     """What `rng_state` gave."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -13,7 +13,6 @@ from mmnet.checkpoint import Writer
 from mmnet.data.loader import TrainStep, eval_batches, train_steps
 from mmnet.errors import UserError
 from mmnet.evaluation import Evaluation, Interrupted, evaluate
-from mmnet.hardware import memory_mb
 from mmnet.interfaces import Signal
 from mmnet.job import Job
 from mmnet.progress import Line
@@ -35,7 +34,7 @@ def train(
     A resumed job enters at the step of its checkpoint and does what was still due there.
     Raises UserError when too many steps are not finite or too many samples cannot be read.
     """
-    run, progress, machine = job.run, job.progress, job.machine
+    run, counters, machine = job.run, job.counters, job.machine
     network = torch.compile(job.model) if run.hardware.compile else job.model
     parameters = [p for p in job.model.parameters() if p.requires_grad]
     job.model.train()
@@ -45,50 +44,51 @@ def train(
         batch_size=run.trainer.batch_size,
         micro_batch_size=run.micro_batch_size,
         seed=run.seed,
-        first_step=progress.step + 1,
+        first_step=counters.step + 1,
         last_step=job.total,
         num_workers=run.hardware.num_workers,
         device=machine.device,
     )
-    line = Line(progress.step, job.total)
-    saved_at, evaluation = progress.step, None
+    line = Line(counters.step, job.total, machine.device)
+    saved_at, evaluation = counters.step, None
 
     try:
         while True:
-            done = progress.step >= job.total
+            done = counters.step >= job.total
             better = False
 
-            if progress.evaluated_at < progress.step and (
-                done or progress.step % run.trainer.eval_every == 0
+            if counters.evaluated_at < counters.step and (
+                done or counters.step % run.trainer.eval_every == 0
             ):
                 try:
                     evaluation = look(job, stop)
                     better = judge(job, evaluation)
-                    tracker.log(recorder.log(progress.step, progress.final))
+                    tracker.log(recorder.log(counters.step, counters.final))
                 except Interrupted:
-                    log.info("evaluation at step %d given up: it is done again", progress.step)
-            if run.trainer.patience and progress.without_best >= run.trainer.patience:
+                    log.info("evaluation at step %d given up: it is done again", counters.step)
+            if run.trainer.patience and counters.without_best >= run.trainer.patience:
                 log.info(
                     "early stop at step %d: %s was best at step %d",
-                    progress.step,
+                    counters.step,
                     run.trainer.monitor,
-                    progress.best_step,
+                    counters.best_step,
                 )
                 done = True
 
-            spent = len(progress.recently_skipped) > run.trainer.max_nonfinite
+            spent = len(counters.recently_skipped) > run.trainer.max_nonfinite
             leaving = done or spent or stop.requested
-            due = leaving or progress.step % run.trainer.checkpoint_every == 0
-            if better or (due and saved_at < progress.step):
+            due = leaving or counters.step % run.trainer.checkpoint_every == 0
+            if better or (due and saved_at < counters.step):
                 weights = job.model.state_dict()
-                writer.save(progress.step, weights, job.average.averaged(), job.state(), better)
-                saved_at = progress.step
+                writer.save(counters.step, weights, job.average.averaged(), job.state(), better)
+                saved_at = counters.step
             if spent:
                 raise UserError(
-                    f"stopped at step {progress.step}: {len(progress.recently_skipped)} of the "
+                    f"stopped at step {counters.step}: {len(counters.recently_skipped)} of the "
                     f"last {WINDOW} steps were not finite (trainer.max_nonfinite="
                     f"{run.trainer.max_nonfinite}); the weights are those of the last good step. "
-                    f"A smaller optimizer.lr or hardware.precision=fp32 may help"
+                    f"Resuming with hardware.precision=fp32, or a new run with a smaller "
+                    f"optimizer.lr, may help"
                 )
             if leaving:
                 return evaluation
@@ -99,12 +99,12 @@ def train(
             job.bad.add("train", data.bad)
             rate = set_rate(job)
             loss, norm = advance(job, network, parameters, data)
-            progress.step += 1
-            progress.samples += data.samples
+            counters.step += 1
+            counters.samples += data.samples
             took = time.perf_counter() - began
-            progress.seconds += took
-            if progress.step == 1:
-                progress.first_step_after = time.time() - psutil.Process().create_time()
+            counters.seconds += took
+            if counters.step == 1:
+                counters.first_step_after = time.time() - psutil.Process().create_time()
             numbers = {
                 "train/loss": loss,
                 "train/grad_norm": norm,
@@ -112,8 +112,8 @@ def train(
                 "train/samples_per_second": data.samples / took,
                 "train/data_wait_ms": 1000 * waited,
             }
-            tracker.log(recorder.log(progress.step, numbers))
-            line.step(progress.step, loss, rate, data.samples / took, memory_mb(machine.device))
+            tracker.log(recorder.log(counters.step, numbers))
+            line.step(counters.step, loss, rate, data.samples / took)
     finally:
         steps.close()
         line.close()
@@ -121,7 +121,7 @@ def train(
 
 def set_rate(job: Job) -> float:
     """The learning rate of the next step: base rate x schedule x controller."""
-    factor = job.schedule(job.progress.step + 1, job.total) * job.progress.factor
+    factor = job.schedule(job.counters.step + 1, job.total) * job.counters.factor
     rate: float = job.run.optimizer["lr"] * factor
     for group in job.optimizer.param_groups:
         group["lr"] = rate
@@ -137,6 +137,9 @@ def advance(
     A step whose loss or gradient is not finite is skipped and counted; weights, optimizer
     and average stay as they were.
     """
+    if not data.batches:
+        log.warning("step %d skipped: none of its samples could be read", data.step)
+        return math.nan, 0.0
     head: Any = job.model.head
     optimizer: Any = job.optimizer  # GradScaler asks for torch's class, but needs our contract
     total = torch.zeros((), device=job.machine.device)
@@ -147,20 +150,18 @@ def advance(
         loss = head.loss(logits, batch.targets) * weight
         job.scaler.scale(loss).backward()
         total += loss.detach()
-    if not data.batches:
-        total.fill_(math.nan)  # no sample of this step could be read: nothing to learn from
     job.scaler.unscale_(optimizer)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # The one wait for the device in a step: both numbers in a single copy.
     mean_loss, grad_norm = torch.stack([total, norm]).tolist()
 
-    step = job.progress.step + 1
+    step = job.counters.step + 1
     if math.isfinite(mean_loss) and math.isfinite(grad_norm):
         if job.run.trainer.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, job.run.trainer.grad_clip, norm)
         job.scaler.step(optimizer)
         job.average.update(step)
-        job.progress.factor = job.controller(Signal(step, mean_loss, grad_norm))
+        job.counters.factor = job.controller(Signal(step, mean_loss, grad_norm))
     else:
         skip(job, step, mean_loss, grad_norm)
     job.scaler.update()
@@ -170,10 +171,10 @@ def advance(
 
 def skip(job: Job, step: int, loss: float, norm: float) -> None:
     """Count a step that is not finite; the loop stops when they are too many."""
-    progress = job.progress
-    progress.skipped += 1
-    recent = [past for past in progress.recently_skipped if past > step - WINDOW]
-    progress.recently_skipped = [*recent, step]
+    counters = job.counters
+    counters.skipped += 1
+    recent = [past for past in counters.recently_skipped if past > step - WINDOW]
+    counters.recently_skipped = [*recent, step]
     log.warning("step %d skipped: loss %g, gradient norm %g", step, loss, norm)
 
 
@@ -184,7 +185,10 @@ def look(job: Job, stop: Stop) -> Evaluation:
         job.val,
         job.prepare,
         batch_size=job.run.micro_batch_size,
-        num_workers=job.run.hardware.num_workers,
+        # Started for each evaluation: no more of them than there are batches to read.
+        num_workers=min(
+            job.run.hardware.num_workers, math.ceil(len(job.val) / job.run.micro_batch_size)
+        ),
         device=job.machine.device,
     )
     with job.average.evaluated() as network:
@@ -192,7 +196,7 @@ def look(job: Job, stop: Stop) -> Evaluation:
     job.bad.add("val", evaluation.bad)
     log.info(
         "step %d/%d  %s  (%.1f s)",
-        job.progress.step,
+        job.counters.step,
         job.total,
         "  ".join(f"val/{name} {value:.4f}" for name, value in evaluation.values.items()),
         time.perf_counter() - began,
@@ -202,14 +206,14 @@ def look(job: Job, stop: Stop) -> Evaluation:
 
 def judge(job: Job, evaluation: Evaluation) -> bool:
     """Note the evaluation; whether it is the best so far by trainer.monitor."""
-    progress, monitor = job.progress, job.run.trainer.monitor
-    progress.evaluated_at = progress.step
-    progress.final = {f"val/{name}": value for name, value in evaluation.values.items()}
-    value, best = progress.final[monitor], progress.best.get(monitor)
+    counters, monitor = job.counters, job.run.trainer.monitor
+    counters.evaluated_at = counters.step
+    counters.final = {f"val/{name}": value for name, value in evaluation.values.items()}
+    value, best = counters.final[monitor], counters.best.get(monitor)
     head: Any = job.model.head
     sign = 1 if head.higher_is_better.get(monitor.removeprefix("val/"), False) else -1
     if math.isfinite(value) and (best is None or sign * value > sign * best):
-        progress.best, progress.best_step, progress.without_best = progress.final, progress.step, 0
+        counters.best, counters.best_step, counters.without_best = counters.final, counters.step, 0
         return True
-    progress.without_best += 1
+    counters.without_best += 1
     return False

@@ -27,15 +27,16 @@ def secrets() -> dict[str, str]:
 
 def leaks(config: Mapping[str, Any]) -> list[Problem]:
     """Settings outside the tracker that resolve to a secret: they would be saved and sent."""
-    known = secrets()
     return [
         Problem(
             (key,),
-            f"this is the value of the environment variable {known[value]}, by its name a "
+            f"this holds the value of the environment variable {name}, by its name a "
             f"secret; only settings of the tracker may hold one",
         )
         for key, value in leaves(config)
-        if isinstance(value, str) and value in known and not key.startswith("tracker.")
+        if isinstance(value, str) and not key.startswith("tracker.")
+        for secret, name in secrets().items()
+        if secret == value or (secret in value and not secret.startswith("/"))
     ]
 
 

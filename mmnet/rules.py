@@ -113,6 +113,15 @@ def schedule_free_alone(optimizer: str, schedule: str) -> Iterator[Blame]:
         )
 
 
+@rule("optimizer._target_", "trainer.ema_decay")
+def one_average(optimizer: str, decay: float | None) -> Iterator[Blame]:
+    if optimizer == "mmnet.optimizer.schedule_free.schedule_free" and decay is not None:
+        yield (
+            ("optimizer._target_", "trainer.ema_decay"),
+            "Schedule-Free keeps an average of its own: set trainer.ema_decay=null",
+        )
+
+
 @rule("optimizer.momentum", "optimizer.nesterov")
 def nesterov_looks_ahead(momentum: float, nesterov: bool) -> Iterator[Blame]:
     if nesterov and not momentum:

@@ -20,20 +20,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
+import torch
 
 from mmnet import checkpoint
-from mmnet.average import follow
+from mmnet.assembly import assemble, job_facts
 from mmnet.compose import make
 from mmnet.config import Run
-from mmnet.data.bad import BadSamples
-from mmnet.ending import explained, hand_over, summarize
-from mmnet.errors import ConfigError, UserError, first_line
+from mmnet.ending import explained, hand_over, summarize, way_on
+from mmnet.errors import UserError, first_line
 from mmnet.folder import hold, put
-from mmnet.hardware import choose
-from mmnet.job import Job, Progress, seed_everything
+from mmnet.job import Job
 from mmnet.loop import train
-from mmnet.model import build
 from mmnet.stop import Stop, Stopped
 from mmnet.track.base import Status
 from mmnet.track.record import describe, save_diff
@@ -52,13 +49,20 @@ def run_training(run: Run, folder: Path, config: str) -> float:
     tracker = make(run.tracker)
     tracker.check()
     lock = hold(folder)
-    job = assemble(run, folder)
+    try:
+        job = assemble(run, folder)
+    except torch.OutOfMemoryError as problem:
+        raise UserError(f"not even the network fits: {first_line(problem)}") from problem
     facts = describe(run) | job_facts(job)
     if run.resume:
-        go_on(job, checkpoint.load_newest(folder / "checkpoints"), facts)
+        before = go_on(job, checkpoint.load_newest(folder / "checkpoints"), facts)
+        facts["earlier_starts"] = [*before.pop("earlier_starts", []), before]
 
     announce(job)
     try:
+        if run.resume and job.counters.step < job.total:
+            for stale in ("summary.json", "model.safetensors"):
+                (folder / stale).unlink(missing_ok=True)  # of the end it had before
         put(folder / "config.yaml", config)
         put(folder / "record.json", json.dumps(facts, indent=1))
         save_diff(folder)
@@ -67,7 +71,9 @@ def run_training(run: Run, folder: Path, config: str) -> float:
             folder / "checkpoints", run.trainer.keep_checkpoints, before=recorder.sync
         )
         if run.resume:
-            recorder.event("resumed", step=job.progress.step)
+            # A kill between a checkpoint and this link would have left an older one the best.
+            writer.link_best(job.counters.best_step)
+            recorder.event("resumed", step=job.counters.step)
         tracker.start(folder)
     except OSError as problem:
         if not run.resume:
@@ -81,11 +87,7 @@ def run_training(run: Run, folder: Path, config: str) -> float:
             evaluation = train(job, writer, recorder, tracker, stop)
             writer.wait()
             if stop.signum is not None:
-                raise Stopped(
-                    stop.signum,
-                    f"after step {job.progress.step}; go on with: "
-                    f"python -m mmnet.train resume={folder}",
-                )
+                raise Stopped(stop.signum, f"after step {job.counters.step}; {way_on(job, writer)}")
             hand_over(job, evaluation)
         if writer.failures:
             raise UserError(
@@ -94,7 +96,7 @@ def run_training(run: Run, folder: Path, config: str) -> float:
             )
         status = "FINISHED"
     except BaseException as problem:
-        told = explained(problem, job)
+        told = explained(problem, job, writer)
         error = str(told) or type(told).__name__
         status = "KILLED" if isinstance(told, Stopped) else "FAILED"
         if told is problem:
@@ -107,112 +109,36 @@ def run_training(run: Run, folder: Path, config: str) -> float:
         for text in [f"run folder: {folder}", *tracker.finish(status)]:
             log.info(text)
         lock.close()
-    return job.progress.best.get(run.trainer.monitor, float("nan"))
+    return job.counters.best.get(run.trainer.monitor, float("nan"))
 
 
-def assemble(run: Run, folder: Path) -> Job:
-    """Build everything a run needs, checks first. Raises UserError and ConfigError."""
-    machine = choose(run.hardware)
-    check_parts(run)
-    dataset = make(run.dataset, data=Path(run.paths.data))
-    train_split, val_split = dataset.split("train"), dataset.split("val")
-    check_data(run, dataset.classes)
+def go_on(job: Job, found: checkpoint.Checkpoint, facts: dict[str, Any]) -> dict[str, Any]:
+    """Restore `job` from a checkpoint; returns record.json as it was.
 
-    seed_everything(run.seed)
-    model = build(run).to(machine.device)
-    optimizer = make(run.optimizer, model=model)
-    return Job(
-        run=run,
-        folder=folder,
-        machine=machine,
-        model=model,
-        prepare=model.prepare(),
-        optimizer=optimizer,
-        schedule=make(run.schedule),
-        controller=make(run.controller),
-        scaler=machine.scaler(),
-        average=follow(model, optimizer, run.trainer.ema_decay),
-        train=train_split,
-        val=val_split,
-        classes=dataset.classes,
-        bad=BadSamples(
-            dataset.on_bad_sample,
-            dataset.max_bad_fraction,
-            {"train": len(train_split), "val": len(val_split)},
-        ),
-        total=total_steps(run, len(train_split)),
-        progress=Progress(),
-    )
-
-
-def job_facts(job: Job) -> dict[str, Any]:
-    """What the run met, as far as the built objects know."""
-    return {
-        "dataset": {
-            name: {"samples": len(split), "digest": split.digest, "notes": split.notes}
-            for name, split in (("train", job.train), ("val", job.val))
-        },
-        "classes": job.classes,
-        "hardware": {"device": str(job.machine.device), "precision": job.machine.precision},
-        "parameters": sum(p.numel() for p in job.model.parameters()),
-    }
-
-
-def check_parts(run: Run) -> None:
-    """Ask every part about names and files that only it can judge, before any is built.
-
-    Raises ConfigError with all the answers.
+    Raises UserError if the data or the network is not the same.
     """
-    problems = []
-    for path, part in run.parts():
-        if path == "tracker":
-            continue  # checked as an object: it is cheap to make
-        check = getattr(get_object(part["_target_"]), "check", None)
-        if check is not None:
-            try:
-                check(**{key: value for key, value in part.items() if key != "_target_"})
-            except UserError as error:
-                problems.append(str(error))
-    if problems:
-        raise ConfigError(problems)
-
-
-def check_data(run: Run, classes: list[str]) -> None:
-    """Hold the head against what the data turned out to hold. Raises ConfigError."""
-    if run.head["num_classes"] != len(classes):
-        raise ConfigError(
-            [
-                f"head.num_classes={run.head['num_classes']}: the data has {len(classes)} "
-                f"({', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''})"
-            ]
-        )
-
-
-def total_steps(run: Run, samples: int) -> int:
-    """Optimizer steps of the whole run; the last epoch is finished, not cut."""
-    if run.trainer.steps is not None:
-        return run.trainer.steps
-    assert run.trainer.epochs is not None
-    return -(-run.trainer.epochs * samples // run.trainer.batch_size)
-
-
-def go_on(job: Job, found: checkpoint.Checkpoint, facts: dict[str, Any]) -> None:
-    """Restore `job` from a checkpoint. Raises UserError if the data is not the same."""
-    before = json.loads((job.folder / "record.json").read_text())
-    old, new = (record["dataset"]["train"]["digest"] for record in (before, facts))
-    if old != new:
-        raise UserError(
-            f"resume={job.folder}: the training data has changed since "
-            f"(digest {old[:12]} then, {new[:12]} now): start a new run"
-        )
+    try:
+        before: dict[str, Any] = json.loads((job.folder / "record.json").read_text())
+        digests = {name: split["digest"] for name, split in before["dataset"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{job.folder}: its record.json cannot be read") from error
+    for name, split in facts["dataset"].items():
+        if digests.get(name) != split["digest"]:
+            raise UserError(
+                f"resume={job.folder}: the {name} data has changed since (digest "
+                f"{str(digests.get(name))[:12]} then, {split['digest'][:12]} now): start a new run"
+            )
     try:
         job.restore(found)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{found.path}: does not fit the network that config.yaml describes: "
             f"{first_line(error)}"
         ) from error
+    if len(job.counters.recently_skipped) > job.run.trainer.max_nonfinite:
+        job.counters.recently_skipped = []  # they ended the run before; it gets another chance
     log.info("going on from %s", found.path)
+    return before
 
 
 def announce(job: Job) -> None:

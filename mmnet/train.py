@@ -106,8 +106,10 @@ def clear(folder: Path) -> None:
         if not {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
             return
         shutil.rmtree(folder)
+    here = Path.cwd()
     for parent in (folder.parent, folder.parent.parent):
-        if not parent.exists() or any(parent.iterdir()):
+        # Not what the user made for the purpose: only folders that a first run makes by itself.
+        if here not in parent.parents or not parent.exists() or any(parent.iterdir()):
             break
         parent.rmdir()
 

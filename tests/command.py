@@ -122,8 +122,8 @@ def everything(folder: Path) -> dict[str, str]:
     """Digests of the final weights and of all that the last checkpoint holds; no times."""
     last = load_newest(folder / "checkpoints")
     state = dict(last.state)
-    progress = {name: v for name, v in state.pop("progress").items() if "seconds" not in name}
-    progress.pop("first_step_after")
+    counters = {name: v for name, v in state.pop("counters").items() if "seconds" not in name}
+    counters.pop("first_step_after")
     parts = {"final": load_file(folder / "model.safetensors"), "weights": last.weights}
-    parts |= {"averaged": last.averaged or {}, "progress": progress, **state}
+    parts |= {"averaged": last.averaged or {}, "counters": counters, **state}
     return {name: fingerprint(value) for name, value in parts.items()}

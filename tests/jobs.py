@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
+from mmnet.assembly import assemble
 from mmnet.checkpoint import Writer, load_newest
 from mmnet.compose import load
 from mmnet.job import Job
 from mmnet.loop import train
-from mmnet.session import assemble
 from mmnet.stop import Stop
 from mmnet.track.none import Nowhere
 from mmnet.track.recorder import Recorder, read
@@ -44,7 +44,7 @@ def run_job(job: Job, stop_after: int | None = None) -> Job:
     stop = Stop()
     if stop_after is not None:
         model_step = job.optimizer.step
-        done = job.progress.step
+        done = job.counters.step
 
         def step(*args: object, **kwargs: object) -> object:
             nonlocal done
@@ -97,10 +97,10 @@ def fingerprint(value: object) -> str:
 def state_of(job: Job) -> dict[str, str]:
     """Digests of all that a run is, by name; times are left out."""
     state = job.state()
-    progress = {k: v for k, v in state.pop("progress").items() if "seconds" not in k}
-    progress.pop("first_step_after")
+    counters = {k: v for k, v in state.pop("counters").items() if "seconds" not in k}
+    counters.pop("first_step_after")
     everything = state | {
-        "progress": progress,
+        "counters": counters,
         "weights": job.model.state_dict(),
         "averaged": job.average.averaged(),
     }

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from mmnet.assembly import assemble
 from mmnet.compose import load
 from mmnet.config import CONF, Run
 from mmnet.data.loader import train_steps
 from mmnet.errors import UserError
 from mmnet.interfaces import Batch
 from mmnet.job import Job
-from mmnet.session import assemble
 from tests.jobs import SMALL, fingerprint, metrics, run_job
 
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mmnet.assembly import assemble
 from mmnet.compose import load
 from mmnet.data.loader import eval_batches
 from mmnet.evaluation import evaluate
-from mmnet.session import assemble
 from mmnet.stop import Stop
 from tests.command import (
     MICRO,

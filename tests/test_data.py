@@ -251,12 +251,12 @@ def test_evaluation_of_the_first_samples(limit, last):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_run_s_own_random_numbers_are_not_touched(workers):
-    before = rng_state()
+    before = rng_state(torch.device("cpu"))
     for _ in steps(Numbers(23), last_step=4, num_workers=workers):
         pass
     for _ in evals(Numbers(23), num_workers=workers):
         pass
-    after = rng_state()
+    after = rng_state(torch.device("cpu"))
     assert torch.equal(after["torch"], before["torch"])
     assert torch.equal(after["numpy"][1], before["numpy"][1])
     assert after["python"] == before["python"]

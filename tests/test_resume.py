@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from mmnet.assembly import assemble, job_facts
 from mmnet.checkpoint import load_newest
 from mmnet.data.bad import BadSamples
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample
 from mmnet.job import rng_state, set_rng_state
-from mmnet.session import assemble, go_on, job_facts
+from mmnet.session import go_on
 from tests.jobs import make_job, resume, run_job, state_of
 
 
+CPU = torch.device("cpu")
 RANDOM = ("fusion.dropout=0.2", "encoder.text.dropout=0.1", "encoder.image.dropout=0.1")
 KINDS = {
     "adamw, ema": (*RANDOM, "trainer.ema_decay=0.9"),
@@ -44,8 +46,8 @@ def test_stopped_at_a_step_and_resumed_it_ends_the_same(tmp_path, kind):
         torch.manual_seed(999)  # a new process has other numbers
         random.seed(999)
         job = resume(make_job(folder, *KINDS[kind]))
-        assert job.progress.step <= stop_after
-        if job.progress.step < whole.progress.step:
+        assert job.counters.step <= stop_after
+        if job.counters.step < whole.counters.step:
             assert state_of(job)["weights"] != expected["weights"]
         assert state_of(run_job(job)) == expected, f"stopped after step {stop_after}"
 
@@ -61,7 +63,7 @@ def test_the_same_at_every_step(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "left_out", ["optimizer", "scaler", "controller", "bad", "progress", "rng"]
+    "left_out", ["optimizer", "scaler", "controller", "bad", "counters", "rng"]
 )
 def test_a_checkpoint_without_a_piece_is_refused(tmp_path, left_out):
     job = run_job(make_job(tmp_path), stop_after=3)
@@ -79,12 +81,12 @@ def test_every_random_generator_is_restored(tmp_path, generator):
         "torch": lambda: float(torch.randn(())),
     }[generator]
     draw()
-    torch.save(rng_state(), tmp_path / "rng.pt")
+    torch.save(rng_state(CPU), tmp_path / "rng.pt")
     expected = [draw() for _ in range(3)]
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
-    set_rng_state(torch.load(tmp_path / "rng.pt", weights_only=True))
+    set_rng_state(torch.load(tmp_path / "rng.pt", weights_only=True), CPU)
     assert [draw() for _ in range(3)] == expected
 
 
@@ -125,7 +127,7 @@ def test_a_signal_during_evaluation_gives_it_up_and_resume_does_it(tmp_path):
     loop.train(job, writer, recorder, Nowhere(), stop)
     writer.wait()
     recorder.close()
-    assert job.progress.step == 5 and job.progress.evaluated_at == 0
+    assert job.counters.step == 5 and job.counters.evaluated_at == 0
     resumed = resume(make_job(tmp_path / "stopped"))
     assert state_of(run_job(resumed)) == state_of(whole)
 
@@ -135,7 +137,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, patience):
     """Ended by the number of steps, or early: at step 4, for want of a new best."""
     words = ("trainer.eval_every=2", "optimizer.lr=1e-30", f"trainer.patience={patience}")
     job = run_job(make_job(tmp_path, *words))
-    assert job.progress.step == (12 if patience == "null" else 4)
+    assert job.counters.step == (12 if patience == "null" else 4)
     before = copy.deepcopy(state_of(job))
     assert state_of(run_job(resume(job))) == before
 
@@ -187,7 +189,7 @@ def test_what_the_parts_remember_is_remembered(tmp_path):
 
     whole = run_job(make("whole"))
     assert whole.bad.counts() == {"train": {"test": 13}, "val": {"test": 8}}
-    assert whole.progress.factor < 0.1
+    assert whole.counters.factor < 0.1
     expected = state_of(whole)
     run_job(make("stopped"), stop_after=7)
     resumed = make("stopped")
@@ -203,5 +205,5 @@ def test_other_data_is_another_run(tmp_path):
     (job.folder / "record.json").write_text(json.dumps(facts))
     go_on(assemble(job.run, job.folder), found, facts)
     facts["dataset"]["train"]["digest"] = "other"
-    with pytest.raises(UserError, match=r"the training data has changed since .*other"):
+    with pytest.raises(UserError, match=r"the train data has changed since .*other"):
         go_on(assemble(job.run, job.folder), found, facts)

@@ -124,21 +124,21 @@ def _(bench: Bench) -> None:
 
 @case("trainer.steps")
 def _(bench: Bench) -> None:
-    assert bench.trained().progress.step == 3
-    assert bench.trained("trainer.steps=5").progress.step == 5
+    assert bench.trained().counters.step == 3
+    assert bench.trained("trainer.steps=5").counters.step == 5
 
 
 @case("trainer.epochs")
 def _(bench: Bench) -> None:
     job = bench.trained("trainer.steps=null", "trainer.epochs=2", "dataset.train_samples=16")
-    assert job.progress.samples == 32
+    assert job.counters.samples == 32
     assert "set one of the two" in bench.refusal("trainer.epochs=2")
 
 
 @case("trainer.batch_size")
 def _(bench: Bench) -> None:
-    assert bench.trained().progress.samples == 3 * 8
-    assert bench.trained("trainer.batch_size=4").progress.samples == 3 * 4
+    assert bench.trained().counters.samples == 3 * 8
+    assert bench.trained("trainer.batch_size=4").counters.samples == 3 * 4
 
 
 @case("trainer.eval_every")
@@ -212,16 +212,16 @@ def _(bench: Bench) -> None:
     for name, sign in (("loss", -1), ("accuracy", 1), ("macro_f1", 1)):
         job = bench.trained(*restless, f"trainer.monitor=val/{name}")
         values = [sign * value for value in metrics(job, f"val/{name}")]
-        assert job.progress.best_step == 1 + values.index(max(values))
-        found.add(job.progress.best_step)
+        assert job.counters.best_step == 1 + values.index(max(values))
+        found.add(job.counters.best_step)
     assert len(found) > 1
 
 
 @case("trainer.patience")
 def _(bench: Bench) -> None:
     idle = ("optimizer.lr=1e-30", "trainer.eval_every=1", "trainer.steps=8")
-    assert bench.trained(*idle).progress.step == 8
-    assert bench.trained(*idle, "trainer.patience=2").progress.step == 3
+    assert bench.trained(*idle).counters.step == 8
+    assert bench.trained(*idle, "trainer.patience=2").counters.step == 3
 
 
 @case("trainer.max_nonfinite")

@@ -23,7 +23,7 @@ from mmnet.data.bad import BadSamples
 from mmnet.data.loader import TrainStep, train_steps
 from mmnet.hardware import choose
 from mmnet.interfaces import Inputs, Sample
-from mmnet.job import Job, Progress, seed_everything
+from mmnet.job import Counters, Job, seed_everything
 from mmnet.loop import train
 from mmnet.model import Multimodal
 from mmnet.stop import Stop
@@ -123,7 +123,7 @@ def make_job(
         classes=[],
         bad=BadSamples("fail", 0.0, {"train": len(split), "val": run.trainer.batch_size}),
         total=run.trainer.steps or 0,
-        progress=Progress(),
+        counters=Counters(),
     )
     return job, clock
 

@@ -63,11 +63,12 @@ class Stream(Dataset[Flat]):
 
 def bare(job: Job, steps: Iterator[TrainStep]) -> list[float]:
     """Four lines of torch a step; returns the losses."""
-    model, head = job.model, job.model.head
+    network: Any = job.model
+    head = network.head
     losses = []
     for step in steps:
         (batch,) = step.batches
-        loss = head.loss(model(batch.inputs), batch.targets)  # type: ignore[operator]
+        loss = head.loss(network(batch.inputs), batch.targets)
         loss.backward()
         job.optimizer.step()
         job.optimizer.zero_grad()
@@ -77,7 +78,8 @@ def bare(job: Job, steps: Iterator[TrainStep]) -> list[float]:
 
 def with_clip_and_schedule(job: Job, steps: Iterator[TrainStep]) -> None:
     """The least that a training run does."""
-    model, head, optimizer = job.model, job.model.head, job.optimizer
+    network: Any = job.model
+    head, optimizer = network.head, job.optimizer
     clip = job.run.trainer.grad_clip or 0.0
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer,  # type: ignore[arg-type]
@@ -85,9 +87,9 @@ def with_clip_and_schedule(job: Job, steps: Iterator[TrainStep]) -> None:
     )
     for step in steps:
         (batch,) = step.batches
-        loss = head.loss(model(batch.inputs), batch.targets)  # type: ignore[operator]
+        loss = head.loss(network(batch.inputs), batch.targets)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """Finding a published dataset by its layout, and parsing its JSON."""
 
+import json
 import mmap
 import os
 from pathlib import Path
@@ -73,6 +74,12 @@ def read_json(path: Path, kind: type[T]) -> T:
     try:
         # Mapped, not read: a file may have 450 MB of which a tenth is asked for.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return msgspec.json.decode(text, type=kind)
+            try:
+                return msgspec.json.decode(text, type=kind)
+            except msgspec.DecodeError as error:
+                if "surrogate" not in str(error):
+                    raise
+                # Half a character in some text: json lets it through, and it is replaced there.
+                return msgspec.convert(json.loads(text[:]), type=kind)
     except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error

@@ -7,6 +7,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -74,13 +75,21 @@ class ViT(nn.Module):
                 **{key: value for key, value in sizes.items() if value is not None},
                 **source,
             )
-        except (RuntimeError, OSError) as error:
+        except AssertionError as error:  # how timm checks that heads divide the width
+            raise UserError(f"encoder.image: {name} cannot have these sizes: {error}") from error
+        except (RuntimeError, OSError, ValueError, SafetensorError) as error:
             if pretrained is None:
                 raise
             raise UserError(
                 f"encoder.image.pretrained={pretrained}: cannot load weights for {name}: "
                 f"{first_line(error)}"
             ) from error
+        patch = self.body.patch_embed.patch_size[0]
+        if image_size % patch:
+            raise UserError(
+                f"encoder.image.image_size={image_size}: {name} has patches of {patch} pixels, and "
+                f"an image must be a whole number of them wide"
+            )
         self.dim: int = self.body.num_features
         self.prepare = Resize(image_size)
         for key in ("mean", "std"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizer, PretrainedConfig
@@ -16,6 +17,10 @@ from mmnet.interfaces import Features, Inputs
 
 # Threads inside the tokenizer gain nothing for one caption and warn when workers are forked.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+# Encoders that take ids and a mask and give one hidden state a token.
+FAMILY = ("albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta")
 
 
 class Tokenize:
@@ -65,12 +70,19 @@ class HuggingFace(nn.Module):
         words = load_tokenizer(tokenizer)
         config = load_config(name, architecture, dim, depth, num_heads, dropout, words)
         check_fit(config, words, max_length)
-        kwargs: dict[str, Any] = {"attn_implementation": "sdpa"}
+        # A config may name half precision, but weights are trained in fp32.
+        kwargs: dict[str, Any] = {"attn_implementation": "sdpa", "dtype": torch.float32}
         if pretrained:
             assert name is not None  # see check
-            self.body = build.from_pretrained(
-                name, config=config, trust_remote_code=False, use_safetensors=True, **kwargs
-            )
+            try:
+                self.body = build.from_pretrained(
+                    name, config=config, trust_remote_code=False, use_safetensors=True, **kwargs
+                )
+            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+                raise UserError(
+                    f"encoder.text.pretrained: cannot load the weights of {name}: "
+                    f"{first_line(error)}"
+                ) from error
         else:
             self.body = build.from_config(config, trust_remote_code=False, **kwargs)
         if getattr(self.body, "pooler", None) is not None:
@@ -186,7 +198,14 @@ def set_known(config: PretrainedConfig, keys: tuple[str, ...], value: Any) -> No
 
 def check_fit(config: PretrainedConfig, words: Any, max_length: int) -> None:
     """Hold tokenizer and length against the model. Raises UserError."""
-    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    if config.model_type not in FAMILY:
+        raise UserError(
+            f"encoder.text.name: a {config.model_type}; expected one of {', '.join(FAMILY)}"
+        )
+    if words.pad_token_id is None:
+        raise UserError("encoder.text.tokenizer has no padding token")
+    # These count positions from the padding token on.
+    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "mpnet") else 0
     limit = config.max_position_embeddings - offset
     if max_length > limit:
         raise UserError(

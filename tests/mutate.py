@@ -1,0 +1,628 @@
+"""Breaks the code on purpose, one line at a time: a test must notice each.
+
+    python tests/mutate.py                  all of them
+    python tests/mutate.py clip shuffle     those whose names contain a word
+    python tests/mutate.py --list           their names
+
+Each mutation is made in a copy of the code; nothing here is touched. First the tests run on an
+unchanged copy, where they must pass. The exit code is 1 if they do not, if a mutation survives,
+or if its text is not found exactly once: then the code has moved on and this list must follow.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+
+ROOT = Path(__file__).resolve().parents[1]
+AT_ONCE = 2
+TIMEOUT = 300  # seconds; a mutation that makes a test hang is noticed, too
+
+
+class Mutation(NamedTuple):
+    """`old` becomes `new` in mmnet/`file`; one of `tests` (below tests/test_) must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+BY_HAND = "loop.py::test_the_loop_equals_one_written_out_by_hand"
+STOPPED = "resume.py::test_stopped_at_a_step_and_resumed_it_ends_the_same"
+AVERAGED = f"{STOPPED}[adamw, ema]"
+SCALED = f"{STOPPED}[fp16, accumulated]"
+GENERATORS = "resume.py::test_every_random_generator_is_restored"
+PADDING = "parts.py::test_padding_changes_no_feature"
+NOT_FINITE = "loop.py::test_a_step_that_is_not_finite_is_as_if_it_had_not_been[fp32]"
+OFTEN = "loop.py::test_evaluating_more_often_changes_no_weight"
+
+MUTATIONS = [
+    # The step
+    Mutation("no optimizer step", "loop.py", "job.scaler.step(optimizer)", "pass", (BY_HAND,)),
+    Mutation(
+        "gradients kept",
+        "loop.py",
+        "    optimizer.zero_grad()\n",
+        "",
+        (BY_HAND,),
+    ),
+    Mutation(
+        "no schedule",
+        "loop.py",
+        "factor = job.schedule(job.counters.step + 1, job.total) * job.counters.factor",
+        "factor = job.counters.factor",
+        (BY_HAND,),
+    ),
+    Mutation(
+        "rate computed, not set",
+        "loop.py",
+        'group["lr"] = rate',
+        "pass",
+        (BY_HAND,),
+    ),
+    Mutation(
+        "warm-up off by one",
+        "schedule/__init__.py",
+        "return step / steps, 0.0",
+        "return (step - 1) / steps, 0.0",
+        ("schedule.py",),
+    ),
+    Mutation(
+        "no clip",
+        "loop.py",
+        "torch.nn.utils.clip_grads_with_norm_(parameters, job.run.trainer.grad_clip, norm)",
+        "pass",
+        (BY_HAND,),
+    ),
+    Mutation(
+        "fp16 clipped before unscaling",
+        "loop.py",
+        "    job.scaler.unscale_(optimizer)\n",
+        "",
+        ("loop.py::test_mixed_precision_follows_fp32[fp16]",),
+    ),
+    Mutation(
+        "no accumulation weight",
+        "loop.py",
+        'weight = len(batch.targets["label"]) / data.samples',
+        "weight = 1.0",
+        ("loop.py::test_splitting_the_batch_changes_no_gradient",),
+    ),
+    Mutation(
+        "uneven micro-batches weigh the same",
+        "loop.py",
+        'weight = len(batch.targets["label"]) / data.samples',
+        "weight = 1 / len(data.batches)",
+        ("loop.py::test_micro_batches_that_lost_samples_weigh_what_they_hold",),
+    ),
+    Mutation("no average", "loop.py", "job.average.update(step)", "pass", (BY_HAND,)),
+    Mutation(
+        "no guard against NaN",
+        "loop.py",
+        "if math.isfinite(mean_loss) and math.isfinite(grad_norm):",
+        "if True:",
+        (NOT_FINITE,),
+    ),
+    Mutation(
+        "no guard against infinite gradients",
+        "loop.py",
+        "if math.isfinite(mean_loss) and math.isfinite(grad_norm):",
+        "if math.isfinite(mean_loss):",
+        ("loop.py::test_an_infinite_gradient_alone_is_caught_too",),
+    ),
+    Mutation(
+        "bad steps without end",
+        "loop.py",
+        "spent = len(counters.recently_skipped) > run.trainer.max_nonfinite",
+        "spent = False",
+        ("loop.py::test_too_many_bad_steps_end_the_run_with_the_good_weights_saved",),
+    ),
+    Mutation(
+        "biases decay",
+        "optimizer/__init__.py",
+        "(matrices if parameter.squeeze().ndim >= 2 else vectors).append(parameter)",
+        "matrices.append(parameter)",
+        ("optimizer.py", BY_HAND),
+    ),
+    # Evaluation
+    Mutation(
+        "mean over batches",
+        "evaluation.py",
+        "loss += head.loss(logits, batch.targets).item() * len(indices)\n"
+        "                count += len(indices)",
+        "loss += head.loss(logits, batch.targets).item()\n                count += 1",
+        ("loop.py::test_the_evaluation_is_the_mean_over_samples",),
+    ),
+    Mutation("dropout in evaluation", "evaluation.py", "network.eval()", "pass", (OFTEN,)),
+    Mutation(
+        "training without dropout",
+        "evaluation.py",
+        "network.train(training)",
+        "pass",
+        (OFTEN,),
+    ),
+    Mutation(
+        "best is last",
+        "loop.py",
+        "if math.isfinite(value) and (best is None or sign * value > sign * best):",
+        "if math.isfinite(value):",
+        ("loop.py::test_the_best_checkpoint_is_the_best_evaluation",),
+    ),
+    Mutation(
+        "best is worst",
+        "loop.py",
+        "sign = 1 if head",
+        "sign = -1 if not head",
+        ("loop.py::test_the_best_checkpoint_is_the_best_evaluation",),
+    ),
+    Mutation(
+        "no early stopping",
+        "loop.py",
+        "if run.trainer.patience and counters.without_best >= run.trainer.patience:",
+        "if False:",
+        ("loop.py::test_early_stopping_counts_evaluations_without_a_new_best",),
+    ),
+    Mutation(
+        "early stopping forgotten",
+        "loop.py",
+        "if run.trainer.patience and counters.without_best >= run.trainer.patience:",
+        "if run.trainer.patience and evaluation and counters.without_best >= run.trainer.patience:",
+        ("resume.py::test_resuming_a_finished_run_changes_nothing",),
+    ),
+    Mutation(
+        "trained weights handed over for averaged ones",
+        "ending.py",
+        "weights = job.average.averaged() or job.model.state_dict()",
+        "weights = job.model.state_dict()",
+        ("cli.py::test_the_final_weights_give_the_metrics_of_the_summary",),
+    ),
+    # Masks
+    Mutation(
+        "bytes: attention to padding",
+        "encoder/text/bytes.py",
+        "attend = mask[:, None, None, :]",
+        "attend = torch.ones_like(mask)[:, None, None, :]",
+        (PADDING,),
+    ),
+    Mutation(
+        "bytes: padding pooled",
+        "encoder/text/bytes.py",
+        "weight = mask.unsqueeze(-1).to(tokens.dtype)",
+        "weight = torch.ones_like(mask).unsqueeze(-1).to(tokens.dtype)",
+        (PADDING,),
+    ),
+    Mutation(
+        "HuggingFace: attention to padding",
+        "encoder/text/huggingface.py",
+        "attention_mask=mask.long()",
+        "attention_mask=None",
+        (PADDING,),
+    ),
+    Mutation(
+        "HuggingFace: padding pooled",
+        "encoder/text/huggingface.py",
+        "weight = mask.unsqueeze(-1).to(tokens.dtype)",
+        "weight = torch.ones_like(mask).unsqueeze(-1).to(tokens.dtype)",
+        (PADDING,),
+    ),
+    # Data
+    Mutation(
+        "no shuffle",
+        "data/order.py",
+        'order = np.argsort(bits, kind="stable")',
+        "order = np.arange(size)",
+        ("data.py::test_every_epoch_holds_every_sample_once_in_an_order_of_its_own",),
+    ),
+    Mutation(
+        "the same order every epoch",
+        "data/order.py",
+        "np.random.SeedSequence([seed, epoch])",
+        "np.random.SeedSequence([seed])",
+        ("data.py::test_every_epoch_holds_every_sample_once_in_an_order_of_its_own",),
+    ),
+    Mutation(
+        "the same order for every seed",
+        "data/order.py",
+        "np.random.SeedSequence([seed, epoch])",
+        "np.random.SeedSequence([epoch])",
+        ("data.py::test_the_seed_decides_the_order",),
+    ),
+    Mutation(
+        "the same augmentation every epoch",
+        "data/order.py",
+        "self._due = self._run | epoch << 64 | index",
+        "self._due = self._run | index",
+        ("data.py::test_a_sample_is_augmented_anew_in_each_epoch",),
+    ),
+    Mutation(
+        "labels shifted",
+        "data/loader.py",
+        'labels.append(sample["label"])',
+        'labels.append(sample["label"] + 1)',
+        ("data.py::test_labels_go_with_their_samples",),
+    ),
+    Mutation(
+        "shapes: the other shape's colour",
+        "dataset/shapes.py",
+        '"label": labels[asked]',
+        '"label": labels[1 - asked]',
+        ("shapes.py::test_the_answer_is_the_colour_of_the_shape_that_the_text_names",),
+    ),
+    Mutation(
+        "COCO: smallest instance",
+        "dataset/coco.py",
+        "if (instance.area, -instance.id) > (best.area, -best.id):",
+        "if (instance.area, -instance.id) < (best.area, -best.id):",
+        ("coco.py::test_the_largest_instance_decides_ties_go_to_the_lowest_id",),
+    ),
+    Mutation(
+        "bad samples replaced",
+        "data/loader.py",
+        "                continue\n",
+        "                sample = self.split.sample(index + 1, self.modalities, rng)\n",
+        ("data.py::test_a_bad_sample_leaves_a_gap_and_is_named",),
+    ),
+    Mutation(
+        "bad samples not named",
+        "data/loader.py",
+        "bad.append((problem.key, problem.reason))",
+        "pass",
+        ("data.py::test_a_bad_sample_leaves_a_gap_and_is_named",),
+    ),
+    Mutation(
+        "bad training samples not counted",
+        "loop.py",
+        'job.bad.add("train", data.bad)',
+        "pass",
+        ("resume.py::test_what_the_parts_remember_is_remembered",),
+    ),
+    Mutation(
+        "bad validation samples not counted",
+        "loop.py",
+        'job.bad.add("val", evaluation.bad)',
+        "pass",
+        ("resume.py::test_what_the_parts_remember_is_remembered",),
+    ),
+    Mutation(
+        "any number of bad samples",
+        "data/bad.py",
+        "if count > self.max_bad_fraction * self.sizes[split]:",
+        "if False:",
+        ("data.py::test_more_than_the_fraction_stops_the_run",),
+    ),
+    Mutation(
+        "workers draw from the run's numbers",
+        "data/loader.py",
+        "generator=torch.Generator(),",
+        "generator=None,",
+        ("data.py::test_the_run_s_own_random_numbers_are_not_touched[1]",),
+    ),
+    # Checkpoints
+    Mutation(
+        "Python's generator not restored",
+        "job.py",
+        "random.setstate((version, tuple(words), gauss))",
+        "pass",
+        (f"{GENERATORS}[python]",),
+    ),
+    Mutation(
+        "NumPy's generator not restored",
+        "job.py",
+        "np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))",
+        "pass",
+        (f"{GENERATORS}[numpy]",),
+    ),
+    Mutation(
+        "torch's generator not restored",
+        "job.py",
+        'torch.set_rng_state(state["torch"])',
+        "pass",
+        (AVERAGED,),
+    ),
+    Mutation(
+        "no generator restored",
+        "job.py",
+        '        set_rng_state(state["rng"])\n',
+        "",
+        (AVERAGED,),
+    ),
+    *(
+        Mutation(f"{name} not restored", "job.py", f"        {line}\n", "", (test,))
+        for name, line, test in (
+            ("weights", "self.model.load_state_dict(checkpoint.weights)", AVERAGED),
+            ("average", "self.average.load(checkpoint.averaged)", AVERAGED),
+            ("optimizer", 'self.optimizer.load_state_dict(state["optimizer"])', AVERAGED),
+            ("scaler", 'self.scaler.load_state_dict(state["scaler"])', SCALED),
+            ("counters", 'self.counters = Counters(**state["counters"])', AVERAGED),
+            (
+                "controller",
+                'self.controller.load_state_dict(state["controller"])',
+                "resume.py::test_what_the_parts_remember_is_remembered",
+            ),
+            (
+                "bad samples",
+                'self.bad.load_state_dict(state["bad"])',
+                "resume.py::test_what_the_parts_remember_is_remembered",
+            ),
+        )
+    ),
+    Mutation(
+        "a step of data repeated after a resume",
+        "loop.py",
+        "first_step=counters.step + 1,",
+        "first_step=max(counters.step, 1),",
+        (AVERAGED,),
+    ),
+    Mutation(
+        "digests not looked at",
+        "checkpoint.py",
+        ' or digest(file) != entry["sha256"]',
+        "",
+        ("checkpoint.py::test_every_flipped_bit_is_noticed",),
+    ),
+    Mutation(
+        "copied, not renamed",
+        "checkpoint.py",
+        "            temporary.rename(final)\n",
+        "            shutil.copytree(temporary, final)\n            shutil.rmtree(temporary)\n",
+        ("faults.py::test_killed_at_each_call_to_the_file_system[saves-1]",),
+    ),
+    Mutation(
+        "a moment without a checkpoint",
+        "checkpoint.py",
+        'replace(temporary.rename(folder / f"{final.name}.new"), final)',
+        "replace(temporary, final)",
+        ("faults.py::test_killed_at_each_call_to_the_file_system[saves-1]",),
+    ),
+    Mutation(
+        "written from the living weights",
+        "checkpoint.py",
+        "return buffer.copy_(value.detach(), non_blocking=True)",
+        "return value.detach()",
+        ("checkpoint.py::test_the_copy_is_taken_at_once_and_the_next_one_does_not_spoil_it",),
+    ),
+    Mutation(
+        "metrics behind the checkpoint",
+        "checkpoint.py",
+        "            self.before()\n",
+        "",
+        ("checkpoint.py::test_what_must_be_on_the_disk_before_is",),
+    ),
+    Mutation(
+        "the best one pruned",
+        "checkpoint.py",
+        "if path != best:",
+        "if True:",
+        ("checkpoint.py::test_the_newest_are_kept_and_the_best",),
+    ),
+    Mutation(
+        "pickles loaded",
+        "checkpoint.py",
+        "weights_only=True)",
+        "weights_only=False)",
+        ("checkpoint.py::test_nothing_in_a_checkpoint_is_executed",),
+    ),
+    Mutation(
+        "other data accepted",
+        "session.py",
+        "if old != new:",
+        "if False:",
+        ("resume.py::test_other_data_is_another_run",),
+    ),
+    Mutation(
+        "signals ignored",
+        "loop.py",
+        "leaving = done or spent or stop.requested",
+        "leaving = done or spent",
+        (AVERAGED,),
+    ),
+    Mutation(
+        "two trainers in a folder",
+        "folder.py",
+        "fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        ("folder.py",),
+    ),
+    # Metrics and secrets
+    Mutation(
+        "last lines lost",
+        "track/recorder.py",
+        "        try:\n            self.sync()\n",
+        "        try:\n            pass\n",
+        ("track.py::test_line_is_flat_json_in_full_precision",),
+    ),
+    Mutation(
+        "replayed steps recorded twice",
+        "track/recorder.py",
+        "if step <= self._last.get(name, -1):",
+        "if False:",
+        ("track.py::test_replayed_steps_are_not_recorded_again",),
+    ),
+    Mutation(
+        "secrets not redacted",
+        "redact.py",
+        "value = value.replace(secret, REDACTED)",
+        "pass",
+        ("check.py", "track.py", "entrypoint.py"),
+    ),
+    Mutation(
+        "secrets in settings",
+        "compose.py",
+        "found += leaks(values) + checked.problems",
+        "found += checked.problems",
+        ("check.py::test_a_secret_of_the_environment_reaches_no_setting_but_the_trackers",),
+    ),
+    # Configs
+    Mutation(
+        "any _target_",
+        "check.py",
+        "if not dotted or not any(fnmatch(target, pattern) for pattern in allowed):",
+        "if False:",
+        ("check.py::test_a_config_cannot_call_what_is_not_a_part",),
+    ),
+    Mutation(
+        "any _target_ where parts are made",
+        "compose.py",
+        "with execution_whitelist(TRUSTED):",
+        "with execution_whitelist(['*']):",
+        ("check.py",),
+    ),
+    Mutation(
+        "no bounds",
+        "values.py",
+        "if not (above and value < mark.high):",
+        "if False:",
+        ("check.py::test_a_mistake_is_told_with_what_would_have_worked",),
+    ),
+    Mutation(
+        "unknown keys accepted",
+        "check.py",
+        "if name not in known:",
+        "if False:",
+        ("check.py::test_a_mistake_is_told_with_what_would_have_worked",),
+    ),
+]
+
+
+class Outcome(NamedTuple):
+    """Of one mutation."""
+
+    mutation: Mutation
+    noticed: bool
+    said: str
+    seconds: float
+
+
+def copy(to: Path) -> Path:
+    """What the tests need, in a folder of its own."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in ("mmnet", "conf", "tests"):
+        shutil.copytree(ROOT / name, to / name, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", to)
+    return to
+
+
+def pytest(place: Path, tests: Iterable[str]) -> tuple[int, str]:
+    """Run tests in a copy, stopping at the first failure. Returns (exit code, output)."""
+    data = os.environ.get("MMNET_TEST_DATA", str(ROOT / "../shared/data"))
+    environment = os.environ | {
+        "PYTHONPATH": str(place),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "MMNET_TEST_DATA": str(Path(data).resolve()),
+    }
+    words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    names = [f"tests/test_{test}" for test in tests]
+    process = subprocess.Popen(
+        [*words, "--basetemp", str(place / "tmp"), *names],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        return 1, f"no end after {TIMEOUT} s"
+    return process.returncode, out
+
+
+def attempt(mutation: Mutation, folder: Path) -> Outcome:
+    began = time.monotonic()
+
+    def outcome(noticed: bool, said: str) -> Outcome:
+        return Outcome(mutation, noticed, said, time.monotonic() - began)
+
+    place = copy(folder / mutation.name.replace(" ", "_"))
+    file = place / "mmnet" / mutation.file
+    text = file.read_text(encoding="utf-8")
+    if (count := text.count(mutation.old)) != 1:
+        return outcome(False, f"its text is {count} times in mmnet/{mutation.file}, wanted once")
+    changed = text.replace(mutation.old, mutation.new)
+    compile(changed, str(file), "exec")
+    file.write_text(changed, encoding="utf-8")
+    code, out = pytest(place, mutation.tests)
+    shutil.rmtree(place, ignore_errors=True)
+    if code == 0:
+        return outcome(False, f"SURVIVED {', '.join(mutation.tests)}")
+    failed = [line for line in out.splitlines() if line.startswith("FAILED")]
+    if code != 1 or not failed:
+        last = (out.strip().splitlines() or [""])[-1]
+        return outcome(code == 1, f"the tests ended with exit code {code}: {last}")
+    return outcome(True, failed[0].split(" - ")[0].removeprefix("FAILED tests/test_"))
+
+
+def unchanged(mutations: list[Mutation], folder: Path) -> str:
+    """What is wrong with the tests as such; nothing, if all is well."""
+    tests = sorted({test for mutation in mutations for test in mutation.tests})
+    whole = [test for test in tests if "::" not in test]
+    single = [test for test in tests if "::" in test and test.partition("::")[0] not in whole]
+    place = copy(folder / "unchanged")
+    where = subprocess.run(
+        [sys.executable, "-c", "import mmnet; print(mmnet.__file__)"],
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+    ).stdout
+    if not where.startswith(str(place)):
+        return f"not the copy is tested, but {where}"
+    code, out = pytest(place, [*whole, *single])
+    return "" if code == 0 else out
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", help="parts of names")
+    parser.add_argument("--list", action="store_true", help="names only")
+    given = parser.parse_args()
+    chosen = [
+        mutation
+        for mutation in MUTATIONS
+        if not given.words or any(word in mutation.name for word in given.words)
+    ]
+    if given.list or not chosen:
+        print(*(mutation.name for mutation in chosen), sep="\n")
+        return 0 if chosen else 1
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as name,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        folder = Path(name).resolve()
+        whole = pool.submit(unchanged, chosen, folder)
+        outcomes = []
+        for outcome in pool.map(lambda mutation: attempt(mutation, folder), chosen):
+            mark = "noticed" if outcome.noticed else "NOT NOTICED"
+            name = outcome.mutation.name
+            print(f"{outcome.seconds:5.0f} s  {mark}  {name}: {outcome.said}", flush=True)
+            outcomes.append(outcome)
+        problem = whole.result()
+    missed = [outcome.mutation.name for outcome in outcomes if not outcome.noticed]
+    print(f"{len(outcomes) - len(missed)} of {len(outcomes)} noticed", end=", ")
+    print(f"{time.monotonic() - began:.0f} s")
+    if missed:
+        print(f"not noticed: {', '.join(missed)}")
+    if problem:
+        print(f"The tests fail on the unchanged code, so this says nothing:\n{problem}")
+    return 1 if missed or problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
