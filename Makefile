@@ -28,7 +28,7 @@ help: ## This list
 
 env: $(STAMP) ## Install the project and its tools into .venv
 
-train: $(STAMP) ## Train late_fusion on the built-in shapes, about 3 minutes on 2 cores
+train: $(STAMP) ## Train late_fusion on the built-in shapes, about a minute on 2 cores
 	$(PY) -m mmnet.train model=late_fusion $(ARGS)
 
 quick: $(STAMP) ## The tests that train nothing, under 2 minutes

@@ -30,6 +30,7 @@ MICRO = (
     "dataset.train_samples=256",
     "dataset.val_samples=40",
     "fusion.dropout=0.2",
+    "trainer.ema_decay=0.9",
     "trainer.batch_size=16",
     "trainer.steps=40",
     "trainer.eval_every=10",

@@ -44,6 +44,7 @@ SCALED = f"{STOPPED}[fp16, accumulated]"
 GENERATORS = "resume.py::test_every_random_generator_is_restored"
 PADDING = "parts.py::test_padding_changes_no_feature"
 NOT_FINITE = "loop.py::test_a_step_that_is_not_finite_is_as_if_it_had_not_been[fp32]"
+BEST = "loop.py::test_the_best_is_the_first_of_the_lowest_losses_or_the_highest_scores"
 OFTEN = "loop.py::test_evaluating_more_often_changes_no_weight"
 
 MUTATIONS = [
@@ -132,7 +133,7 @@ MUTATIONS = [
         "optimizer/__init__.py",
         "(matrices if parameter.squeeze().ndim >= 2 else vectors).append(parameter)",
         "matrices.append(parameter)",
-        ("optimizer.py", BY_HAND),
+        (BY_HAND,),
     ),
     # Evaluation
     Mutation(
@@ -156,14 +157,14 @@ MUTATIONS = [
         "loop.py",
         "if math.isfinite(value) and (best is None or sign * value > sign * best):",
         "if math.isfinite(value):",
-        ("loop.py::test_the_best_checkpoint_is_the_best_evaluation",),
+        (BEST,),
     ),
     Mutation(
         "best is worst",
         "loop.py",
-        "sign = 1 if head",
-        "sign = -1 if not head",
-        ("loop.py::test_the_best_checkpoint_is_the_best_evaluation",),
+        "sign = 1 if head.higher",
+        "sign = 1 if not head.higher",
+        (BEST,),
     ),
     Mutation(
         "no early stopping",
@@ -332,7 +333,7 @@ MUTATIONS = [
     Mutation(
         "no generator restored",
         "job.py",
-        '        set_rng_state(state["rng"])\n',
+        '        set_rng_state(state["rng"], self.machine.device)\n',
         "",
         (AVERAGED,),
     ),
@@ -415,7 +416,7 @@ MUTATIONS = [
     Mutation(
         "other data accepted",
         "session.py",
-        "if old != new:",
+        'if digests.get(name) != split["digest"]:',
         "if False:",
         ("resume.py::test_other_data_is_another_run",),
     ),
@@ -453,7 +454,7 @@ MUTATIONS = [
         "redact.py",
         "value = value.replace(secret, REDACTED)",
         "pass",
-        ("check.py", "track.py", "entrypoint.py"),
+        ("check.py::test_a_secret_of_the_environment_reaches_no_setting_but_the_trackers",),
     ),
     Mutation(
         "secrets in settings",
@@ -468,14 +469,14 @@ MUTATIONS = [
         "check.py",
         "if not dotted or not any(fnmatch(target, pattern) for pattern in allowed):",
         "if False:",
-        ("check.py::test_a_config_cannot_call_what_is_not_a_part",),
+        ("check.py::test_a_class_of_another_package_is_refused_however_well_it_would_fit",),
     ),
     Mutation(
         "any _target_ where parts are made",
         "compose.py",
         "with execution_whitelist(TRUSTED):",
         "with execution_whitelist(['*']):",
-        ("check.py",),
+        ("check.py::test_settings_stay_data_even_when_they_name_a_part",),
     ),
     Mutation(
         "no bounds",
@@ -487,8 +488,8 @@ MUTATIONS = [
     Mutation(
         "unknown keys accepted",
         "check.py",
-        "if name not in known:",
-        "if False:",
+        "            if name not in known:\n",
+        "            if False:\n",
         ("check.py::test_a_mistake_is_told_with_what_would_have_worked",),
     ),
 ]

@@ -347,6 +347,11 @@ def test_settings_stay_data_even_when_they_name_a_part(
     assert make({"_target_": "experiments.holder.Holder", "inner": inner}).inner == inner
 
 
+def test_a_class_of_another_package_is_refused_however_well_it_would_fit() -> None:
+    (told,) = problems("tracker=none", "tracker._target_=multiprocessing.pool.Pool")
+    assert "not among what a config may name here: mmnet.track.*, experiments.*" in told
+
+
 def test_a_part_of_another_group_is_refused() -> None:
     told = problems("fusion._target_=mmnet.head.classification.Classification")
     assert "not among what a config may name here: mmnet.fusion.*, experiments.*" in told[0]
@@ -403,7 +408,11 @@ def test_a_secret_of_the_environment_reaches_no_setting_but_the_trackers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CLOUD_SECRET_ACCESS", "hunter2-hunter2")
-    for word in ("name=${oc.env:CLOUD_SECRET_ACCESS}", "paths.data=hunter2-hunter2"):
+    for word in (
+        "name=${oc.env:CLOUD_SECRET_ACCESS}",
+        "paths.data=hunter2-hunter2",
+        "name=run-${oc.env:CLOUD_SECRET_ACCESS}-1",
+    ):
         (told,) = problems(word)
         assert "CLOUD_SECRET_ACCESS, by its name a secret" in told
         assert "hunter2" not in told

@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 # Kills
 
 VARIANTS = {
-    "averaged": ("trainer.ema_decay=0.9",),
+    "fp32": (),
     "fp16, accumulated": ("hardware.precision=fp16", "hardware.micro_batch_size=4"),
 }
 MOMENTS = ["steps", "evaluation", "checkpoint", "start", "end"]

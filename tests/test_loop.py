@@ -6,11 +6,11 @@ from itertools import chain
 import pytest
 import torch
 
-from mmnet.data.loader import eval_batches, train_steps
+from mmnet.data.loader import TrainStep, eval_batches, train_steps
 from mmnet.errors import UserError
-from mmnet.evaluation import evaluate
+from mmnet.evaluation import Evaluation, evaluate
 from mmnet.job import Job
-from mmnet.loop import advance
+from mmnet.loop import advance, judge
 from mmnet.stop import Stop
 from tests.jobs import make_job, metrics, run_job
 
@@ -143,11 +143,14 @@ def test_micro_batches_that_lost_samples_weigh_what_they_hold(tmp_path):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_follows_fp32(tmp_path, precision):
     steps = "trainer.steps=30"
-    exact = metrics(run_job(make_job(tmp_path / "fp32", steps)), "train/loss")
+    plain = run_job(make_job(tmp_path / "fp32", steps))
+    exact = metrics(plain, "train/loss")
     job = run_job(make_job(tmp_path / precision, steps, f"hardware.precision={precision}"))
     mixed = metrics(job, "train/loss")
     assert mixed == pytest.approx(exact, abs=0.05)
     assert mixed != exact  # it was at work
+    norms = metrics(plain, "train/grad_norm")
+    assert metrics(job, "train/grad_norm")[:5] == pytest.approx(norms[:5], rel=0.05)
     assert sum(mixed) == pytest.approx(sum(exact), rel=0.01)
     assert all(p.dtype == torch.float32 for p in job.model.parameters())
 
@@ -197,6 +200,17 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(tmp_path, precision)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(value.isfinite().all() for value in averaged.values())
     assert job.counters.skipped == 1 and job.counters.recently_skipped == [3]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_step_whose_samples_are_all_bad_changes_nothing(tmp_path, precision):
+    job = make_job(tmp_path, f"hardware.precision={precision}")
+    before = {name: value.clone() for name, value in job.model.state_dict().items()}
+    data = TrainStep(1, [], 0, [("a", "test")])
+    loss, _ = advance(job, job.model, list(job.model.parameters()), data)
+    assert math.isnan(loss)
+    assert all(torch.equal(before[n], value) for n, value in job.model.state_dict().items())
+    assert job.counters.recently_skipped == []
 
 
 def test_an_infinite_gradient_alone_is_caught_too(tmp_path):
@@ -281,6 +295,26 @@ def test_the_best_checkpoint_is_the_best_evaluation(tmp_path):
     from mmnet.checkpoint import load
 
     assert load((job.folder / "checkpoints" / "best").resolve()).step == best_step
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values"),
+    [
+        ("val/loss", [math.nan, 0.7, 0.4, 0.5, 0.4]),
+        ("val/accuracy", [math.nan, 0.5, 0.7, 0.6, 0.7]),
+    ],
+)
+def test_the_best_is_the_first_of_the_lowest_losses_or_the_highest_scores(
+    tmp_path, monitor, values
+):
+    job = make_job(tmp_path, f"trainer.monitor={monitor}")
+    better = []
+    for value in values:
+        job.counters.step += 1
+        better.append(judge(job, Evaluation({"loss": value, "accuracy": value}, {}, [])))
+    assert better == [False, True, True, False, False]
+    assert job.counters.best[monitor] == values[2] and job.counters.best_step == 3
+    assert job.counters.without_best == 2
 
 
 def test_early_stopping_counts_evaluations_without_a_new_best(tmp_path):

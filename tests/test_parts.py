@@ -159,6 +159,34 @@ def test_vit_refuses_a_file_that_does_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("deit_tiny_distilled_patch16_224", 2),
+        ("vit_small_patch16_dinov3", 5),
+        ("vit_base_patch16_siglip_224", 0),
+        ("beit_base_patch16_224", 1),
+    ],
+)
+def test_vits_of_every_kind(name, first):
+    """With their class, distillation or register tokens, if any, before the 16 patches."""
+    ViT.check(name=name, pretrained=None)
+    encoder = vit(name=name, image_size=64, patch_size=None)
+    features = encoder(Inputs(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), None))
+    assert features.tokens.shape == (2, first + 16, 32) and features.pooled.shape == (2, 32)
+    features.pooled.sum().backward()
+
+
+def test_vit_refuses_a_damaged_file_and_odd_sizes(tmp_path):
+    (tmp_path / "damaged.safetensors").write_bytes(b"not a header")
+    with pytest.raises(UserError, match=r"encoder\.image\.pretrained"):
+        vit(pretrained=str(tmp_path / "damaged.safetensors"))
+    with pytest.raises(UserError, match="these sizes"):
+        vit(dim=None, num_heads=5)
+    with pytest.raises(UserError, match="patches of 16 pixels"):
+        vit(image_size=40, patch_size=None)
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"name": "vit_tiny_patch16_225"}, "did you mean 'vit_tiny_patch16_224'"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmnet.assembly import assemble, job_facts
-from mmnet.checkpoint import load_newest
+from mmnet.checkpoint import Writer, load, load_newest
 from mmnet.data.bad import BadSamples
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample
@@ -207,3 +207,22 @@ def test_other_data_is_another_run(tmp_path):
     facts["dataset"]["train"]["digest"] = "other"
     with pytest.raises(UserError, match=r"the train data has changed since .*other"):
         go_on(assemble(job.run, job.folder), found, facts)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp32", "bf16")]
+)
+def test_a_run_may_go_on_in_another_precision(tmp_path, before, after):
+    run_job(make_job(tmp_path, f"hardware.precision={before}"), stop_after=4)
+    job = resume(make_job(tmp_path, f"hardware.precision={after}"))
+    run_job(job)
+    assert job.counters.step == job.total and job.counters.skipped == 0
+
+
+def test_a_best_checkpoint_left_unlinked_by_a_kill_is_linked_again(tmp_path):
+    job = run_job(make_job(tmp_path, "trainer.eval_every=1"), stop_after=5)
+    folder = job.folder / "checkpoints"
+    best = job.counters.best_step
+    (folder / "best").unlink()
+    Writer(folder, 2, before=lambda: None).link_best(best)
+    assert load((folder / "best").resolve()).step == best

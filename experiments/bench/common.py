@@ -29,6 +29,7 @@ import mmnet
 
 
 ROOT = Path(__file__).resolve().parents[2]
+VOCABULARY = 30522  # words of BERT's
 
 # For this process where torch is not loaded yet, and for those it starts.
 os.environ.update(
@@ -73,6 +74,15 @@ def fresh_heap() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def vocabulary(folder: Path) -> Path:
+    """A vocab.txt of as many words as BERT's, its special ones first: [CLS] is 2, [SEP] is 3."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *(f"w{number}" for number in range(len(special), VOCABULARY))]
+    file = folder / "vocab.txt"
+    file.write_text("\n".join(words) + "\n")
+    return file
 
 
 def installed(package: str) -> bool:

@@ -15,114 +15,34 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout comes first
 
 from experiments.bench import common, peers
-from experiments.bench.feed import Collate, batches, make_job, ours
+from experiments.bench.feed import batches, make_job, ours
+from experiments.bench.towers import (
+    EQUAL_WORK,
+    NAMED,
+    SMALL,
+    TWO_TOWER,
+    Shape,
+    full,
+    network,
+    padded,
+    samples,
+    usual,
+)
 from mmnet.compose import load
 from mmnet.config import Run
-from mmnet.encoder.image.vit import ViT
-from mmnet.encoder.text.huggingface import HuggingFace
-from mmnet.fusion.concat import Concat
 from mmnet.hardware import fast_bf16
-from mmnet.head.classification import Classification
-from mmnet.interfaces import Inputs
 from mmnet.model import Multimodal
 from mmnet.optimizer import decay_groups
 from mmnet.track.none import Nowhere
 from mmnet.track.recorder import read
 
 
-CLASSES = 10
-VOCABULARY = 30522  # BERT's
-CLS, SEP, FIRST_WORD = 2, 3, 5
 PREDECESSOR_MS = 749.0  # a step of the predecessor in fp32, measured on a machine of this kind
-
-
-class Shape(NamedTuple):
-    """A network of two towers, and the batches it is given."""
-
-    image_size: int
-    image: tuple[int, int, int]  # dim, depth, heads
-    text: tuple[int, int, int]
-    dropout: float
-    batch_size: int
-    max_length: int  # tokens, special ones included
-
-
-TWO_TOWER = Shape(112, (192, 12, 3), (192, 4, 3), 0.0, 32, 77)
-SMALL = Shape(32, (64, 2, 2), (64, 2, 2), 0.0, 4, 16)
-# ViT 6 layers, text 4, as the predecessor was measured. Its two layers of fusion, over all
-# tokens of both, have no counterpart here; a network with two more layers in each tower
-# pushes as many tokens through as many layers.
-NAMED = Shape(64, (256, 6, 8), (256, 4, 8), 0.1, 16, 64)
-EQUAL_WORK = Shape(64, (256, 8, 8), (256, 6, 8), 0.1, 16, 64)
-
-
-def network(shape: Shape, vocabulary: Path) -> Multimodal:
-    """This package's own parts."""
-    dim, depth, heads = shape.image
-    image = ViT(
-        "vit_tiny_patch16_224", None, shape.image_size, 16, dim, depth, heads, shape.dropout
-    )
-    dim, depth, heads = shape.text
-    text = HuggingFace(
-        name=None,
-        architecture="bert",
-        tokenizer=str(vocabulary),
-        pretrained=False,
-        max_length=shape.max_length,
-        pooling="cls",
-        dim=dim,
-        depth=depth,
-        num_heads=heads,
-        dropout=shape.dropout,
-    )
-    fusion = Concat({"image": image.dim, "text": text.dim}, 192, shape.dropout)
-    head = Classification(fusion.dim, CLASSES, label_smoothing=0.0, dropout=0.0)
-    return Multimodal({"image": image, "text": text}, fusion, head)
-
-
-def full(shape: Shape, draw: torch.Generator) -> int:
-    return shape.max_length
-
-
-def usual(shape: Shape, draw: torch.Generator) -> int:
-    """Captions as people write them: 17 tokens in the mean, one in a hundred above 40."""
-    length = torch.empty(()).log_normal_(2.75, 0.41, generator=draw)
-    return int(length.clamp(5, shape.max_length))
-
-
-def samples(count: int, shape: Shape, length: Callable[[Shape, torch.Generator], int]) -> list[Any]:
-    """Noise with a trace of the label: a tint of the picture, some words of the caption."""
-    draw = torch.Generator().manual_seed(0)
-    tints = torch.randint(-6, 7, (CLASSES, 3, 1, 1), generator=draw)
-
-    def one(label: int) -> dict[str, Any]:
-        size = (3, shape.image_size, shape.image_size)
-        image = torch.randint(40, 216, size, generator=draw) + tints[label]
-        words = torch.randint(FIRST_WORD, VOCABULARY, (length(shape, draw) - 2,), generator=draw)
-        telling = torch.rand(words.shape, generator=draw) < 0.1
-        words[telling] = FIRST_WORD + label * 4 + words[telling] % 4
-        text = torch.cat([torch.tensor([CLS]), words, torch.tensor([SEP])])
-        return {"image": image.to(torch.uint8), "text": text, "label": label}
-
-    return [one(index % CLASSES) for index in range(count)]
-
-
-def padded(collate: Collate, length: int) -> Collate:
-    """Every caption as long as the longest one allowed."""
-
-    def padded_collate(tensors: list[Tensor]) -> Inputs:
-        values, mask = collate(tensors)
-        assert mask is not None
-        more = (0, length - values.shape[1])
-        return Inputs(nn.functional.pad(values, more), nn.functional.pad(mask, more))
-
-    return padded_collate
 
 
 class Trained(NamedTuple):
@@ -247,11 +167,7 @@ def main() -> None:
     torch.set_num_threads(1)
     tower, steps = (SMALL, 6) if given.quick else (TWO_TOWER, 7)
     with tempfile.TemporaryDirectory() as folder:
-        vocabulary = Path(folder) / "vocab.txt"
-        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        words += [f"w{number}" for number in range(len(words), VOCABULARY)]
-        vocabulary.write_text("\n".join(words) + "\n")
-
+        vocabulary = common.vocabulary(Path(folder))
         for case, shape, length, aim in (
             ("captions of 77 tokens", tower, full, 0.60),
             ("captions of 17 tokens in the mean", tower, usual, 0.45),

@@ -105,15 +105,6 @@ def naive(case: list[str], everything: bool) -> Cost:
         return start([script, *given], folder, stamp)
 
 
-def vocabulary(folder: Path) -> Path:
-    """As many words as BERT's has."""
-    file = folder / "vocab.txt"
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = special + [f"w{number}" for number in range(len(special), 30522)]
-    file.write_text("\n".join(words) + "\n")
-    return file
-
-
 def measure(
     report: common.Report, name: str, case: list[str], naives: dict[str, bool], rounds: int
 ) -> None:
@@ -164,7 +155,7 @@ def main() -> None:
                 [
                     "model=late_fusion",
                     "encoder/text=bert_micro",
-                    f"encoder.text.tokenizer={vocabulary(Path(place))}",
+                    f"encoder.text.tokenizer={common.vocabulary(Path(place))}",
                 ],
                 {"naive": True},
             ),

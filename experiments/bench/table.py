@@ -60,9 +60,9 @@ def circumstances(result: dict[str, Any]) -> Iterator[str]:
     )
     yield ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     for name, text in result["notes"].items():
-        yield f"; {name}: {text}"
+        yield f"<br>{name}: {text}"
     for peer, why in result["missing"].items():
-        yield f"; without {peer}: {why}"
+        yield f"<br>without {peer}: {why}"
 
 
 def split(text: str) -> tuple[str, str, str]:

@@ -180,7 +180,7 @@ class CocoSplit:
         self.notes = notes
         digest = hashlib.sha256()
         for row in zip(names, labels, captions, strict=True):
-            digest.update(msgspec.json.encode(row))
+            digest.update(ascii(row).encode())  # a caption may hold half a surrogate pair
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:

@@ -8,12 +8,16 @@ import timm
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mmnet.bounds import Fraction, PositiveInt
 from mmnet.errors import UserError, first_line, nearest
 from mmnet.interfaces import Features, Inputs
+
+
+# timm's modules whose models give tokens [B, T, D] and take these sizes: ViT, DeiT, CLIP, SigLIP,
+# DINOv2 (all vision_transformer and deit), BEiT, EVA, DINOv3.
+MODULES = ("vision_transformer", "deit", "beit", "eva")
 
 
 class Resize:
@@ -35,10 +39,10 @@ class Resize:
 class ViT(nn.Module):
     """A timm vision transformer (Dosovitskiy et al., arXiv 2010.11929) without its classifier.
 
-    `name` is any timm ViT; `patch_size`, `dim`, `depth` and `num_heads` replace the named
-    model's own sizes where they are not None. `pretrained` is None (random), "hub" (timm's
-    published weights) or a local .safetensors file; position embeddings are resampled to
-    `image_size`.
+    `name` is any plain ViT of timm (MODULES); `patch_size`, `dim`, `depth` and `num_heads`
+    replace the named model's own sizes where they are not None. `pretrained` is None (random),
+    "hub" (timm's published weights) or a local .safetensors file; position embeddings are
+    resampled to `image_size`.
 
     forward: uint8 [B, 3, S, S] -> tokens [B, 1 + (S / patch)^2, D], pooled [B, D].
     """
@@ -109,10 +113,10 @@ class ViT(nn.Module):
                 f"encoder.image.name={name}: timm has no such model"
                 + nearest(name, timm.list_models())
             )
-        if not issubclass_vit(name):
+        if name.split(".")[0] not in transformers("*"):
             raise UserError(
-                f"encoder.image.name={name}: not a vision transformer"
-                + nearest(name, timm.list_models("*vit*", module="vision_transformer"))
+                f"encoder.image.name={name}: not a vision transformer of timm's modules "
+                f"{', '.join(MODULES)}{nearest(name, transformers('*'))}"
             )
         if pretrained not in (None, "hub"):
             if not pretrained.endswith(".safetensors"):
@@ -132,7 +136,6 @@ class ViT(nn.Module):
         self.body.set_grad_checkpointing(True)
 
 
-def issubclass_vit(name: str) -> bool:
-    """Whether timm builds `name` as a VisionTransformer (its module says so, nothing is built)."""
-    module = VisionTransformer.__module__.rpartition(".")[2]
-    return name.split(".")[0] in timm.list_models(module=module)
+def transformers(pattern: str) -> list[str]:
+    """timm's names of plain vision transformers that match `pattern`; nothing is built."""
+    return [name for module in MODULES for name in timm.list_models(pattern, module=module)]
