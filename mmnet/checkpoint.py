@@ -122,8 +122,8 @@ class Writer:
             if best:
                 self.link_best(step)
             self._prune(folder_name(step))
-        # A full disk alone is an OSError from Python, a RuntimeError from torch.save and a
-        # SafetensorError from safetensors; and an error that ends this thread, nobody sees.
+        # A full disk alone is an OSError from Python and a SafetensorError from safetensors;
+        # and an error that ends this thread, nobody sees.
         except Exception as error:
             self.failures += 1
             good = newest(self.folder)
@@ -174,8 +174,7 @@ def write(
         save_weights(temporary / "model.safetensors", weights)
         if averaged is not None:
             save_weights(temporary / "averaged.safetensors", averaged)
-        torch.save(state, temporary / "state.pt")
-        sync(temporary / "state.pt")
+        save_state(temporary / "state.pt", state)
         # Read back as `load` will: what a part's state holds beyond plain data fails here,
         # not at the resume that needs it.
         torch.load(temporary / "state.pt", weights_only=True, mmap=True)
@@ -221,6 +220,19 @@ def save_weights(path: Path, weights: Tensors) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)  # safetensors writes with mode 0600
+    sync(path)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """What torch.save makes of nested values, synced. Raises OSError on a full disk."""
+    try:
+        with path.open("wb") as file:  # given the path, torch would be slower
+            torch.save(state, file)
+    except RuntimeError as error:
+        # In torch's words: unexpected pos 704 vs 598.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
     sync(path)
 
 

@@ -504,7 +504,7 @@ def test_reasonable_references_are_no_bombs() -> None:
     )
     assert run.name == "late_fusion_0"
     assert run.paths.output == "data/out"
-    assert run.trainer.eval_every == 800
+    assert run.trainer.eval_every == run.trainer.steps
     assert run.fusion["dim"] == 96
     assert run.trainer.patience == 3
 

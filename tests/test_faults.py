@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count, cycle, islice, pairwise
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_killed_at_random_moments_a_run_ends_the_same(tmp_path: Path, variant: s
     dice = random.Random(variant)
     moments = cycle(dice.sample(MOMENTS, len(MOMENTS)))
     workers: list[psutil.Process] = []
-    kills = 0
+    kills: Counter[str] = Counter()
     for number in count():
         where = tmp_path / f"run-{number}"
         for moment in islice(moments, dice.choice((1, 1, 2, 3))):
@@ -116,14 +117,15 @@ def test_killed_at_random_moments_a_run_ends_the_same(tmp_path: Path, variant: s
             wait_for(moment, where, process, dice)
             workers += children(process)
             process.kill()
-            kills += process.wait() == -signal.SIGKILL
+            kills[moment] += process.wait() == -signal.SIGKILL
         resumed = end(start(where), where)
         assert resumed.code == 0, f"see {where}"
         assert everything(resumed.folder) == expected, f"see {where}"
         for name in ("train/loss", "train/lr", "val/loss"):
             assert resumed.metric(name) == whole.metric(name), f"{name}: see {where}"
-        if kills >= (50 if FULL else 5):
+        if kills.total() >= (50 if FULL else 5):
             break
+    print(dict(kills))
     assert workers
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
@@ -168,9 +170,11 @@ def went_through(ended: Ended) -> None:
     assert ended.code == 1 and "Traceback" not in ended.err and ended.out == ""
     assert "Logging error" not in ended.err
     assert "failed after 40 steps" in ended.err
-    last = ended.err.splitlines()[-1]
-    assert last.startswith("mmnet: error: training went through, but what it made could not be")
-    assert last.endswith(f"python -m mmnet.train resume={ended.folder}")
+    missing = (
+        r"\d checkpoint\(s\) could not be written, see train.log; training itself went through",
+        rf"training went through, but what it made could not .*resume={ended.folder}",
+    )
+    assert re.fullmatch(f"mmnet: error: ({'|'.join(missing)})", ended.err.splitlines()[-1])
 
 
 @pytest.mark.parametrize("tracker", ["none", "csv"])
@@ -188,7 +192,7 @@ def test_no_file_can_grow_any_more(whole: Ended, tmp_path: Path, tracker: str) -
     ends_as_if_nothing_had_been(ended, whole)
 
 
-@pytest.mark.parametrize("size", ["100k", "900k", "1700k"])
+@pytest.mark.parametrize("size", ["100k", "1300k", "3000k"])
 def test_the_disk_fills_up(
     whole: Ended, tmp_path: Path, small_disk: Callable[[str], Path], size: str
 ) -> None:
@@ -288,6 +292,7 @@ def test_a_tracking_server_that_is_away_costs_nothing(
         server.kill()
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
+    assert report.read_text().count("the store is back") == 2
 
     lines = [line for line in read(ended.folder) if "train/loss" in line]
     assert [line["step"] for line in lines] == list(range(1, 4001))

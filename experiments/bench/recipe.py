@@ -42,7 +42,7 @@ from mmnet.track.none import Nowhere
 from mmnet.track.recorder import read
 
 
-PREDECESSOR_MS = 749.0  # a step of the predecessor in fp32, measured on a machine of this kind
+PREDECESSOR_MS = 749.0  # of github.com/tim-dickey/multi-modal-neural-network, fp32
 
 
 class Trained(NamedTuple):

@@ -1,7 +1,6 @@
 """Where an MLflow store is: the forms of its address that are taken, made absolute."""
 
 import importlib.metadata
-import importlib.util
 from pathlib import Path
 
 from mmnet.errors import UserError, nearest
