@@ -303,8 +303,9 @@ def test_a_tracking_server_that_is_away_costs_nothing(
         if name.startswith("train/")
     ]
     assert sorted(stored) == sorted(recorded)
+    # A call that waits for an absent server takes ten seconds; a busy machine, a fraction of one.
     waits = sorted(b["time"] - a["time"] for a, b in pairwise(lines))
-    assert waits[len(waits) * 99 // 100] < 0.1 and waits[-1] < 5
+    assert waits[len(waits) * 99 // 100] < 1 and waits[-1] < 5
 
     assert canary not in ended.err + ended.out
     assert "SOME_API_KEY" not in ended.err
