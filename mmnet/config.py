@@ -30,8 +30,24 @@ PACKAGES = {
 PARTS = tuple(group for group in PACKAGES if group != "encoder")  # one of each in a run
 MODALITIES = ("image", "text")  # an encoder for each, or for one of them
 
-# What the program itself hands to a part, beside the settings.
-PASSED = {"fusion": "dims", "head": "dim", "dataset": "data", "optimizer": "model"}
+# What the program itself hands to a part, beside the settings: all of it to a fusion, a dataset
+# and an optimizer, and to a head what its constructor names (see mmnet.model.facts).
+PASSED = {
+    "fusion": ("dims",),
+    "head": (
+        "dim",
+        "token_dims",
+        "fusion",
+        "dims",
+        "words",
+        "num_labels",
+        "value_mean",
+        "value_std",
+        "facts",
+    ),
+    "dataset": ("data",),
+    "optimizer": ("model",),
+}
 
 # The only code a config may name with `_target_`. A config can come with a downloaded
 # checkpoint, so this list is a security boundary: parts only, one package each, and the
@@ -62,6 +78,7 @@ class Trainer:
     grad_clip: PositiveFloat | None  # largest global gradient norm
     ema_decay: Fraction | None  # moving average of the weights, evaluated and saved instead
     monitor: str  # "val/<metric of the head>" or "val/loss": what makes a checkpoint the best
+    modality_dropout: Fraction  # chance that a training sample loses one of its modalities
     patience: PositiveInt | None  # stop after so many evaluations without a new best
     max_nonfinite: NonNegativeInt  # skipped steps allowed among the last 100
 

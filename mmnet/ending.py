@@ -37,7 +37,9 @@ def hand_over(job: Job, evaluation: Evaluation | None) -> None:
         temporary.rename(job.folder / "model.safetensors")
         plots.draw_curves(job.folder)
         if "confusion" in evaluation.tables:
-            plots.draw_confusion(job.folder, evaluation.tables["confusion"].numpy(), job.classes)
+            plots.draw_confusion(
+                job.folder, evaluation.tables["confusion"].numpy(), job.names.classes
+            )
         plots.draw_predictions(job.folder, examples(job, count=16))
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from mmnet.checkpoint import Writer
 from mmnet.data.loader import TrainStep, eval_batches, train_steps
 from mmnet.errors import UserError
 from mmnet.evaluation import Evaluation, Interrupted, evaluate
+from mmnet.gradients import accumulate
 from mmnet.interfaces import Signal
 from mmnet.job import Job
 from mmnet.progress import Line
@@ -40,7 +41,7 @@ def train(
     job.model.train()
     steps = train_steps(
         job.train,
-        job.prepare,
+        job.reading,
         batch_size=run.trainer.batch_size,
         micro_batch_size=run.micro_batch_size,
         seed=run.seed,
@@ -133,23 +134,14 @@ def advance(
 ) -> tuple[float, float]:
     """One optimizer step: accumulate, clip, step, average. Returns (mean loss, gradient norm).
 
-    Micro-batches weigh as many samples as they hold, so splitting the batch changes nothing.
     A step whose loss or gradient is not finite is skipped and counted; weights, optimizer
     and average stay as they were.
     """
     if not data.batches:
         log.warning("step %d skipped: none of its samples could be read", data.step)
         return math.nan, 0.0
-    head: Any = job.model.head
     optimizer: Any = job.optimizer  # GradScaler asks for torch's class, but needs our contract
-    total = torch.zeros((), device=job.machine.device)
-    for batch in data.batches:
-        with job.machine.autocast():
-            logits = network(batch.inputs)
-        weight = len(batch.targets["label"]) / data.samples
-        loss = head.loss(logits, batch.targets) * weight
-        job.scaler.scale(loss).backward()
-        total += loss.detach()
+    total = accumulate(job, network, parameters, data)
     job.scaler.unscale_(optimizer)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     # The one wait for the device in a step: both numbers in a single copy.
@@ -183,7 +175,7 @@ def look(job: Job, stop: Stop) -> Evaluation:
     began = time.perf_counter()
     batches = eval_batches(
         job.val,
-        job.prepare,
+        job.reading,
         batch_size=job.run.micro_batch_size,
         # Started for each evaluation: no more of them than there are batches to read.
         num_workers=min(
@@ -192,7 +184,7 @@ def look(job: Job, stop: Stop) -> Evaluation:
         device=job.machine.device,
     )
     with job.average.evaluated() as network:
-        evaluation = evaluate(network, batches, job.machine, stop)
+        evaluation = evaluate(network, batches, job.machine, stop, job.run.trainer.batch_size)
     job.bad.add("val", evaluation.bad)
     log.info(
         "step %d/%d  %s  (%.1f s)",

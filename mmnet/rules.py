@@ -29,12 +29,14 @@ def rule(*keys: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def broken(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
-    """What the sound `values` (dotted key -> value) break. `metrics`: names the head measures."""
+def broken(values: dict[str, Any]) -> Iterator[Blame]:
+    """What the sound `values` (dotted key -> value) break."""
     for keys, function in RULES:
         if all(key in values for key in keys):
             yield from function(*(values[key] for key in keys))
-    yield from _monitor(values, metrics)
+    encoders = [key for key in values if re.fullmatch(r"encoder\.\w+\._target_", key)]
+    if values.get("trainer.modality_dropout") and len(encoders) == 1:
+        yield ("trainer.modality_dropout",), "a network with one encoder has nothing to drop"
 
 
 @rule("trainer.steps", "trainer.epochs")
@@ -144,8 +146,9 @@ def one_folder(name: str) -> Iterator[Blame]:
         yield ("name",), "expected 1 to 100 characters without slashes or a dot in front"
 
 
-def _monitor(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
-    if "trainer.monitor" in values and "head._target_" in values:
+def monitored(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
+    """Whether trainer.monitor is one of what the head measures."""
+    if "trainer.monitor" in values:
         valid = [f"val/{name}" for name in ("loss", *metrics)]
         if values["trainer.monitor"] not in valid:
             near = nearest(values["trainer.monitor"], valid)

@@ -161,7 +161,7 @@ def rates(job: Job) -> list[float]:
 def first_batch(job: Job) -> Batch:
     steps = train_steps(
         job.train,
-        job.prepare,
+        job.reading,
         batch_size=job.run.trainer.batch_size,
         micro_batch_size=job.run.micro_batch_size,
         seed=job.run.seed,

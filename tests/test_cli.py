@@ -108,9 +108,9 @@ def test_the_final_weights_give_the_metrics_of_the_summary(whole: Ended, tmp_pat
     job = assemble(load(*MICRO), tmp_path)
     job.model.load_state_dict(load_file(whole.folder / "model.safetensors"))
     batches = eval_batches(
-        job.val, job.prepare, batch_size=16, num_workers=0, device=torch.device("cpu")
+        job.val, job.reading, batch_size=16, num_workers=0, device=torch.device("cpu")
     )
-    found = evaluate(job.model, batches, job.machine, Stop()).values
+    found = evaluate(job.model, batches, job.machine, Stop(), 16).values
     assert {f"val/{name}": value for name, value in found.items()} == whole.summary["final"]
 
 

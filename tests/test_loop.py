@@ -18,7 +18,7 @@ from tests.jobs import make_job, metrics, run_job
 def read_steps(job: Job, first: int = 1):
     return train_steps(
         job.train,
-        job.prepare,
+        job.reading,
         batch_size=job.run.trainer.batch_size,
         micro_batch_size=job.run.micro_batch_size,
         seed=job.run.seed,
@@ -260,16 +260,16 @@ def test_the_evaluation_is_the_mean_over_samples(tmp_path):
 
     def look(size):
         batches = eval_batches(
-            job.val, job.prepare, batch_size=size, num_workers=0, device=job.machine.device
+            job.val, job.reading, batch_size=size, num_workers=0, device=job.machine.device
         )
-        return evaluate(job.model, batches, job.machine, Stop())
+        return evaluate(job.model, batches, job.machine, Stop(), 16)
 
     uneven, whole = look(16), look(40)
     assert uneven.values == pytest.approx(whole.values, abs=1e-6)
     assert int(whole.tables["confusion"].sum()) == 40
     job.model.eval()
     batch = next(
-        eval_batches(job.val, job.prepare, batch_size=40, num_workers=0, device=job.machine.device)
+        eval_batches(job.val, job.reading, batch_size=40, num_workers=0, device=job.machine.device)
     ).batch
     with torch.no_grad():
         logits = job.model(batch.inputs)
@@ -332,11 +332,11 @@ def test_early_stopping_counts_evaluations_without_a_new_best(tmp_path):
 def test_the_average_is_what_is_evaluated(tmp_path):
     job = run_job(make_job(tmp_path, "trainer.ema_decay=0.9", "optimizer.lr=1e-2"))
     batches = list(
-        eval_batches(job.val, job.prepare, batch_size=40, num_workers=0, device=job.machine.device)
+        eval_batches(job.val, job.reading, batch_size=40, num_workers=0, device=job.machine.device)
     )
-    raw = evaluate(job.model, batches, job.machine, Stop()).values
+    raw = evaluate(job.model, batches, job.machine, Stop(), 16).values
     with job.average.evaluated() as network:
-        averaged = evaluate(network, batches, job.machine, Stop()).values
+        averaged = evaluate(network, batches, job.machine, Stop(), 16).values
     assert metrics(job, "val/loss")[-1] == pytest.approx(averaged["loss"], abs=1e-5)
     assert abs(raw["loss"] - averaged["loss"]) > 1e-4
 

@@ -496,7 +496,7 @@ def _(bench: Bench) -> None:
 def _(bench: Bench) -> None:
     job = bench.job("dataset.num_classes=6")
     labels = [job.train.sample(i, (), None)["label"] for i in range(64)]
-    assert set(labels) == set(range(6)) and len(job.classes) == 6
+    assert set(labels) == set(range(6)) and len(job.names.classes) == 6
 
 
 @case("dataset.shapes.image_size")

@@ -132,7 +132,7 @@ def batches(job: Job) -> Iterator[TrainStep]:
     """What the loop of mmnet would be fed, for other loops."""
     return train_steps(
         job.train,
-        job.prepare,
+        job.reading,
         batch_size=job.run.trainer.batch_size,
         micro_batch_size=job.run.micro_batch_size,
         seed=job.run.seed,

@@ -4,7 +4,7 @@ import hashlib
 import random
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,7 @@ from mmnet.data.files import check_root, find_root, lacking, read_json
 from mmnet.data.image import augment, read_image, resize
 from mmnet.data.text import clean_caption
 from mmnet.errors import UserError
-from mmnet.interfaces import Sample
+from mmnet.interfaces import Names, Sample
 
 
 KINDS = ("captions", "instances")
@@ -74,8 +74,22 @@ class View(NamedTuple):
     flip_probability: float
 
 
+class Photograph(NamedTuple):
+    """What the files say of one photo."""
+
+    name: str
+    label: int  # of its largest instance
+    labels: tuple[int, ...]  # of all its instances, each once
+    instances: int  # of its instances
+    captions: tuple[str, ...]
+
+
 class Coco:
     """Photos with captions; the label is the supercategory of the photo's largest instance.
+
+    Also to be learnt: all supercategories in it (labels), how many instances it has (value),
+    which photo a caption belongs to (group), and whether it belongs to this one (match: half
+    of the texts are captions of another photo).
 
     Largest by `area`, the lowest id among equals; crowd regions (iscrowd=1) are no
     instances. The classes are the supercategories in the order of the file's categories.
@@ -83,11 +97,14 @@ class Coco:
 
     `root` is the folder that holds annotations/ beside train2017/ and val2017/ (or 2014, if
     there is no 2017); None: the one such folder at or below `data`. Training draws one of a
-    photo's captions, a random crop and a mirroring; evaluation takes the caption with the
-    lowest id and the whole photo.
+    photo's captions, a random crop and a mirroring; evaluation takes the whole photo with the
+    caption of the lowest id, or, where captions are told apart by photo (group), with each of
+    its captions in turn.
 
     Raises UserError when the files are not found, are malformed or disagree with num_classes.
     """
+
+    offers: ClassVar[tuple[str, ...]] = ("label", "labels", "value", "group", "match")
 
     def __init__(
         self,
@@ -115,24 +132,26 @@ class Coco:
         )
         # Both splits list the categories, and this file is a twentieth of the other.
         path = self._path("instances", "val")
-        self.classes = supercategories(read_json(path, Categories).categories)
-        if len(self.classes) != num_classes:
+        classes = supercategories(read_json(path, Categories).categories)
+        self.names = Names(classes=classes, labels=classes, unit="instances")
+        if len(classes) != num_classes:
             raise UserError(
-                f"dataset.num_classes={num_classes}, but {path} has {len(self.classes)} "
-                f"supercategories: {', '.join(self.classes)}"
+                f"dataset.num_classes={num_classes}, but {path} has {len(classes)} "
+                f"supercategories: {', '.join(classes)}"
             )
 
-    def split(self, name: str) -> "CocoSplit":
+    def split(self, name: str, targets: tuple[str, ...]) -> "CocoSplit":
         """The samples of "train" or "val", ordered by image id. Raises UserError, see above."""
         instances_path, captions_path = self._path("instances", name), self._path("captions", name)
         instances = read_json(instances_path, Instances)
         captions = read_json(captions_path, Captions)
-        if (found := supercategories(instances.categories)) != self.classes:
+        if (found := supercategories(instances.categories)) != self.names.classes:
             raise UserError(
                 f"{instances_path}: supercategories {', '.join(found)}, but those of val are "
-                f"{', '.join(self.classes)}"
+                f"{', '.join(self.names.classes)}"
             )
-        labels = labels_of(instances, self.classes, instances_path)
+        labels = labels_of(instances, self.names.classes, instances_path)
+        held = held_of(instances, self.names.classes)
         texts = texts_of(captions)
         photos = names_of({captions_path: captions.images, instances_path: instances.images})
 
@@ -150,13 +169,24 @@ class Coco:
                 f"{captions_path} and {instances_path.name}: no image has both a caption and an "
                 f"instance, {name} would be empty ({notes or 'no images at all'})"
             )
+        listed = [
+            Photograph(
+                photos[image],
+                labels[image],
+                tuple(sorted(set(held[image]))),
+                len(held[image]),
+                texts[image],
+            )
+            for image in both
+        ]
         return CocoSplit(
             self._root / f"{name}{self._edition}",
-            [photos[image] for image in both],
-            [labels[image] for image in both],
-            [texts[image] for image in both],
+            listed,
             notes,
             self._view,
+            targets,
+            len(self.names.labels),
+            each_caption=name != "train" and "group" in targets,
         )
 
     def _path(self, kind: str, split: str) -> Path:
@@ -169,44 +199,76 @@ class CocoSplit:
     def __init__(
         self,
         folder: Path,
-        names: list[str],
-        labels: list[int],
-        captions: list[tuple[str, ...]],
+        photos: list[Photograph],
         notes: dict[str, int],
         view: View,
+        targets: tuple[str, ...],
+        num_labels: int,
+        *,
+        each_caption: bool,
     ) -> None:
-        self._folder, self._names, self._labels, self._captions = folder, names, labels, captions
-        self._view = view
+        self._folder, self._photos, self._view, self._targets = folder, photos, view, targets
+        self._num_labels = num_labels
         self.notes = notes
+        # A sample is a photo; or, where each caption counts, one of a photo's captions.
+        self._samples = [
+            (number, caption)
+            for number, photo in enumerate(photos)
+            for caption in range(len(photo.captions) if each_caption else 1)
+        ]
         digest = hashlib.sha256()
-        for row in zip(names, labels, captions, strict=True):
-            digest.update(ascii(row).encode())  # a caption may hold half a surrogate pair
+        for photo in photos:
+            digest.update(ascii(tuple(photo)).encode())  # a caption may hold half a surrogate pair
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._samples)
 
     def key(self, index: int) -> str:
-        return f"{self._folder.name}/{self._names[index]}"
+        return f"{self._folder.name}/{self._photos[self._samples[index][0]].name}"
 
     def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
-        sample: Sample = {"label": self._labels[index]}
-        captions = self._captions[index]
+        number, which = self._samples[index]
+        photo = self._photos[number]
+        sample: Sample = {}
         # Drawn whether the text is asked for or not, so that crops do not depend on that.
-        caption = captions[0] if rng is None else rng.choice(captions)
+        caption = photo.captions[which] if rng is None else rng.choice(photo.captions)
+        if "match" in self._targets:
+            fits = index % 2 == 0 if rng is None else rng.random() < 0.5
+            sample["match"] = int(fits)
+            if not fits:
+                caption = self._of_another(number, rng)
+        for target in self._targets:
+            match target:
+                case "label":
+                    sample["label"] = photo.label
+                case "labels":
+                    sample["labels"] = [float(i in photo.labels) for i in range(self._num_labels)]
+                case "value":
+                    sample["value"] = float(photo.instances)
+                case "group":
+                    sample["group"] = number
         if "text" in modalities:
             sample["text"] = clean_caption(caption, self.key(index))
         if "image" in modalities:
             size, crop_scale, flip_probability = self._view
             # Twice the size: what a crop loses leaves enough pixels for its resizing.
-            path = self._folder / self._names[index]
-            photo = read_image(path, self.key(index), at_least=2 * size)
+            path = self._folder / photo.name
+            picture = read_image(path, self.key(index), at_least=2 * size)
             sample["image"] = (
-                resize(photo, size)
+                resize(picture, size)
                 if rng is None
-                else augment(photo, size, rng, crop_scale, flip_probability)
+                else augment(picture, size, rng, crop_scale, flip_probability)
             )
         return sample
+
+    def _of_another(self, number: int, rng: random.Random | None) -> str:
+        """A caption of some other photo; the only photo of a split has to tell of itself."""
+        others = len(self._photos)
+        if rng is None:
+            return self._photos[(number + others // 2) % others].captions[0]
+        step = rng.randrange(1, others) if others > 1 else 0
+        return rng.choice(self._photos[(number + step) % others].captions)
 
 
 def supercategories(categories: list[Category]) -> list[str]:
@@ -230,6 +292,16 @@ def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int,
         if (instance.area, -instance.id) > (best.area, -best.id):
             largest[instance.image_id] = instance
     return {image: of_category[instance.category_id] for image, instance in largest.items()}
+
+
+def held_of(instances: Instances, classes: list[str]) -> dict[int, list[int]]:
+    """Image id -> the class of each of its instances."""
+    of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
+    held: dict[int, list[int]] = defaultdict(list)
+    for instance in instances.annotations:
+        if not instance.iscrowd:
+            held[instance.image_id].append(of_category[instance.category_id])
+    return held
 
 
 def texts_of(captions: Captions) -> dict[int, tuple[str, ...]]:

@@ -1,11 +1,12 @@
 """One label a sample."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmnet.bounds import Fraction, PositiveInt
+from mmnet.interfaces import Fused, Names
 
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 class Classification(nn.Module):
     """Linear softmax classifier. forward: [B, dim] -> logits [B, num_classes]."""
 
+    targets: ClassVar[tuple[str, ...]] = ("label",)
+    needs: ClassVar[Literal["joint"]] = "joint"
+    modalities: ClassVar[tuple[str, ...]] = ()
+    whole_batch: ClassVar[bool] = False
     higher_is_better: ClassVar[dict[str, bool]] = {"accuracy": True, "macro_f1": True}
 
     def __init__(
@@ -26,8 +31,9 @@ class Classification(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(dim, num_classes)
 
-    def forward(self, fused: Tensor) -> Tensor:
-        logits: Tensor = self.logits(self.dropout(fused))
+    def forward(self, fused: Fused) -> Tensor:
+        assert fused.joint is not None
+        logits: Tensor = self.logits(self.dropout(fused.joint))
         return logits
 
     def loss(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
@@ -56,4 +62,15 @@ class Classification(nn.Module):
     def update(
         self, metrics: "MetricCollection", logits: Tensor, targets: dict[str, Tensor]
     ) -> None:
-        metrics.update(logits, targets["label"])
+        metrics.update(logits.float(), targets["label"])
+
+    def words(
+        self, logits: Tensor, targets: dict[str, Tensor], names: Names
+    ) -> list[tuple[str, str, bool | None]]:
+        chances, answers = logits.float().softmax(-1).max(-1)
+        return [
+            (names.classes[truth], f"{names.classes[answer]}  {chance:.0%}", truth == answer)
+            for truth, answer, chance in zip(
+                targets["label"].tolist(), answers.tolist(), chances.tolist(), strict=True
+            )
+        ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#555555"
+_MARKS = {True: (BLUE, "✓"), False: (VERMILLION, "✗"), None: (GREY, "•")}
 _DPI = 100
 _WIDTH = 8.0  # inches
 _POINTS = 1000  # drawn of a curve; more are averaged
@@ -39,7 +40,7 @@ class Example(NamedTuple):
     text: str | None
     truth: str
     answer: str
-    confidence: float  # in [0, 1]
+    right: bool | None  # None: neither right nor wrong
 
 
 class Curve(NamedTuple):
@@ -135,7 +136,8 @@ def draw_confusion(folder: Path, matrix: Any, classes: Sequence[str]) -> Path:
 def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:
     """predictions.png: up to 16 examples with picture, text, truth and answer.
 
-    Right answers stand in blue behind a tick, wrong ones in vermillion behind a cross.
+    Right answers stand in blue behind a tick, wrong ones in vermillion behind a cross, what is
+    neither in grey.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -156,12 +158,9 @@ def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:
     for index, (example, lines) in enumerate(zip(examples, captions, strict=True)):
         row, column = divmod(index, _COLUMNS)
         left, top = column * _WIDTH / _COLUMNS + _MARGIN, height - row * each - _MARGIN
-        right = example.answer == example.truth
-        colour = BLUE if right else VERMILLION
-        says = (
-            f"{'✓' if right else '✗'} {_cut(plain(example.answer), 16)}  {example.confidence:.0%}"
-        )
-        if not right:
+        colour, sign = _MARKS[example.right]
+        says = f"{sign} {_cut(plain(example.answer), 22)}"
+        if not example.right:
             says += f"\n    truth: {_cut(plain(example.truth), 16)}"
         write(left, top - title, says, color=colour, fontsize=9, fontweight="bold", va="bottom")
         if example.image is not None:

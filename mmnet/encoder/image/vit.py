@@ -25,6 +25,7 @@ class Resize:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.blank = Image.new("RGB", (size, size))
 
     def __call__(self, raw: Image.Image) -> Tensor:
         if raw.size != (self.size, self.size):

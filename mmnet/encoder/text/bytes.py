@@ -11,11 +11,16 @@ from mmnet.bounds import Fraction, PositiveInt
 from mmnet.interfaces import Features, Inputs
 
 
-PAD = 256  # one past the last byte
+PAD, MASK = 256, 257  # past the last byte
 
 
 class ToBytes:
     """Text -> int64 [T] of its UTF-8 bytes, at most `max_length` of them."""
+
+    blank = " "
+    vocab_size = MASK + 1
+    mask_id: int | None = MASK
+    special_ids = (PAD, MASK)
 
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
@@ -26,6 +31,9 @@ class ToBytes:
     def collate(self, tensors: list[Tensor]) -> Inputs:
         values = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=PAD)
         return Inputs(values, values != PAD)
+
+    def text(self, ids: list[int]) -> str:
+        return bytes(token for token in ids if token < PAD).decode(errors="replace")
 
 
 class Bytes(nn.Module):
@@ -46,7 +54,7 @@ class Bytes(nn.Module):
         super().__init__()
         self.dim = dim
         self.prepare = ToBytes(max_length)
-        self.embed = nn.Embedding(PAD + 1, dim, padding_idx=PAD)
+        self.embed = nn.Embedding(ToBytes.vocab_size, dim, padding_idx=PAD)
         self.position = nn.Parameter(torch.empty(max_length, dim))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -58,7 +66,7 @@ class Bytes(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.02)
 
     def forward(self, inputs: Inputs) -> Features:
-        values, mask = inputs
+        values, mask = inputs.values, inputs.mask
         assert mask is not None
         x = self.dropout(self.embed(values) + self.position[: values.shape[1]])
         attend = mask[:, None, None, :]  # [B, 1, 1, T]: every query may see the real keys
@@ -68,6 +76,10 @@ class Bytes(nn.Module):
         weight = mask.unsqueeze(-1).to(tokens.dtype)
         pooled = (tokens * weight).sum(1) / weight.sum(1).clamp_min(1)
         return Features(tokens, pooled, mask)
+
+    def layers(self) -> list[list[nn.Module | nn.Parameter]]:
+        blocks: list[list[nn.Module | nn.Parameter]] = [[block] for block in self.blocks]
+        return [[self.embed, self.position], *blocks, [self.norm]]
 
     def checkpoint_activations(self) -> None:
         self.recompute = True

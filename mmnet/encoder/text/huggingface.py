@@ -26,10 +26,16 @@ FAMILY = ("albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert",
 class Tokenize:
     """Text -> int64 [T] token ids, special tokens included, at most `max_length` of them."""
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, pad: int) -> None:
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
-        self.tokenizer, self.pad = tokenizer, pad
+    blank = ""  # the special tokens alone
+
+    def __init__(self, words: Any, max_length: int) -> None:
+        self.tokenizer: Tokenizer = words.backend_tokenizer
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length)
+        self.pad: int = words.pad_token_id
+        self.vocab_size = len(words)
+        self.mask_id: int | None = words.mask_token_id
+        self.special_ids = tuple(words.all_special_ids)
 
     def __call__(self, raw: str) -> Tensor:
         return torch.tensor(self.tokenizer.encode(raw).ids, dtype=torch.int64)
@@ -39,6 +45,9 @@ class Tokenize:
         lengths = torch.tensor([len(tensor) for tensor in tensors])
         # By length, not by id: a caption may spell out the pad token.
         return Inputs(values, torch.arange(values.shape[1]) < lengths[:, None])
+
+    def text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids))
 
 
 class HuggingFace(nn.Module):
@@ -89,7 +98,7 @@ class HuggingFace(nn.Module):
             self.body.pooler = None  # not ours to use, and weights without gradients
         self.dim: int = config.hidden_size
         self.pooling = pooling
-        self.prepare = Tokenize(words.backend_tokenizer, max_length, words.pad_token_id)
+        self.prepare = Tokenize(words, max_length)
 
     @staticmethod
     def check(
@@ -115,7 +124,7 @@ class HuggingFace(nn.Module):
         check_fit(config, words, max_length)
 
     def forward(self, inputs: Inputs) -> Features:
-        values, mask = inputs
+        values, mask = inputs.values, inputs.mask
         assert mask is not None
         tokens = self.body(input_ids=values, attention_mask=mask.long()).last_hidden_state
         if self.pooling == "cls":
