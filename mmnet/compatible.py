@@ -17,8 +17,11 @@ DECLARED = {
 
 def heads_of(parts: dict[str, Constants]) -> dict[str, Constants]:
     """Every head by its key; of one that is made of heads, those."""
-    heads = {key: found for key, found in parts.items() if key.partition(".")[0] == "head"}
-    return {key: found for key, found in heads.items() if key != "head"} or heads
+    return {
+        key: found
+        for key, found in parts.items()
+        if key.partition(".")[0] == "head" and "targets" in found
+    }
 
 
 def metrics_of(parts: dict[str, Constants]) -> list[str]:

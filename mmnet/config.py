@@ -77,6 +77,7 @@ class Trainer:
     keep_checkpoints: PositiveInt  # newest checkpoints kept, beside the best
     grad_clip: PositiveFloat | None  # largest global gradient norm
     ema_decay: Fraction | None  # moving average of the weights, evaluated and saved instead
+    modality_grid: NonNegativeInt  # val samples on which modalities are taken away at the end
     monitor: str  # "val/<metric of the head>" or "val/loss": what makes a checkpoint the best
     modality_dropout: Fraction  # chance that a training sample loses one of its modalities
     patience: PositiveInt | None  # stop after so many evaluations without a new best

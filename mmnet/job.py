@@ -56,6 +56,7 @@ class Job:
     bad: BadSamples
     total: int  # optimizer steps of the whole run
     counters: Counters
+    modalities: dict[str, Any] = field(default_factory=dict)  # see mmnet.contribution.report
 
     def state(self) -> dict[str, Any]:
         """All but the weights, in types that torch loads with weights_only."""

@@ -58,7 +58,7 @@ ONE_MISTAKE = [
     ("trainer={stpes: 5}", "trainer.stpes=5 (command line): no such setting; did you mean"),
     ("lr=3e-4", "did you mean 'optimizer.lr'?"),
     ("trainer.micro_batch_size=8", "did you mean 'hardware.micro_batch_size'?"),
-    ("+fusion.num_headz=4", "mmnet.fusion.concat.Concat has no such setting; it has dim, dropout"),
+    ("+fusion.num_headz=4", "mmnet.fusion.concat.Concat has no such setting; it has dim, "),
     ("fusion.dropuot=0.1", "did you mean 'dropout'?"),
     ("+encoder.txt.dim=3", "no such setting; did you mean 'text'?"),
     ("+fusion._partial_=true", "no such setting"),
@@ -592,6 +592,9 @@ from mmnet.bounds import PositiveInt
 Kind = Literal["soft", "hard"]
 
 class Gated:
+    joins: ClassVar[bool] = True
+    modalities: ClassVar[int] = 1
+
     def __init__(self, dims: dict[str, int], dim: PositiveInt, kind: Kind, extra: int = 3): ...
 
 class _Hidden(Gated):
@@ -601,6 +604,9 @@ class Doubly(Gated):
     pass
 
 class Odd:
+    joins = True
+    modalities = 1
+
     def __init__(self, dims: dict[str, int], net: "torch.nn.Module"): ...
 """
     )

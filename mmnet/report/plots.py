@@ -20,7 +20,6 @@ from mmnet.track.recorder import read
 
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -59,7 +58,7 @@ def draw_curves(folder: Path) -> list[Path]:
     drawn = []
     train, val, rate = found["train/loss"], found["val/loss"], found["train/lr"]
     if len(train.steps) or len(val.steps):
-        figure, axes = _figure(_WIDTH, 4.5)
+        figure, axes = new_figure(_WIDTH, 4.5)
         if len(train.steps):
             dense, smooth = _thinned(train, _POINTS), smoothed(train)
             axes.plot(*dense, color=BLUE, alpha=0.25, linewidth=0.8)
@@ -70,13 +69,13 @@ def draw_curves(folder: Path) -> list[Path]:
             axes.set_yscale("log")
         axes.set_ylabel("loss")
         axes.legend(frameon=False)
-        drawn.append(_save(figure, folder, "loss.png"))
+        drawn.append(save(figure, folder, "loss.png"))
     if len(rate.steps):
-        figure, axes = _figure(_WIDTH, 3.0)
+        figure, axes = new_figure(_WIDTH, 3.0)
         axes.plot(*_thinned(rate, _POINTS), color=BLUE, linewidth=1.8)
         axes.set_ylabel("learning rate")
         axes.set_ylim(bottom=0)
-        drawn.append(_save(figure, folder, "rate.png"))
+        drawn.append(save(figure, folder, "rate.png"))
     return drawn
 
 
@@ -98,7 +97,7 @@ def draw_confusion(folder: Path, matrix: Any, classes: Sequence[str]) -> Path:
     counts = np.asarray(matrix, float)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     number = len(classes)
-    figure, axes = _figure(_WIDTH, _WIDTH * 0.9)
+    figure, axes = new_figure(_WIDTH, _WIDTH * 0.9)
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
     axes.set_xlabel("answer")
@@ -130,7 +129,7 @@ def draw_confusion(folder: Path, matrix: Any, classes: Sequence[str]) -> Path:
                 )
     right = np.trace(counts) / max(counts.sum(), 1)
     axes.set_title(f"{right:.1%} of {counts.sum():.0f} right", loc="left", fontsize=11)
-    return _save(figure, folder, "confusion.png")
+    return save(figure, folder, "confusion.png")
 
 
 def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:
@@ -175,7 +174,7 @@ def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:
                 edge.set(edgecolor=colour, linewidth=3)
         below = top - title - picture - 2 * _MARGIN
         write(left, below, "\n".join(lines), color=GREY, fontsize=8, va="top")
-    return _save(figure, folder, "predictions.png")
+    return save(figure, folder, "predictions.png")
 
 
 def plain(text: str) -> str:
@@ -184,22 +183,25 @@ def plain(text: str) -> str:
     return "".join(sign for sign in text if unicodedata.category(sign)[0] != "C")
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def new_figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, Any]":
+    """A figure in inches and its axes: an array of them where there are several columns."""
     # Not pyplot: it keeps figures of its own, and takes twice as long to import.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_xlabel("step")
-    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes = figure.subplots(1, columns)
+    for one in np.ravel(axes):
+        one.set_xlabel("step")
+        one.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+        one.set_axisbelow(True)
+        one.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure: "Figure", folder: Path, name: str) -> Path:
+def save(figure: "Figure", folder: Path, name: str) -> Path:
+    """plots/<name> of the run folder, replaced whole."""
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
     content = io.BytesIO()
