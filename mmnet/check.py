@@ -5,16 +5,16 @@ constructor that its `_target_` names, and the whole against the rules of mmnet.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from fnmatch import fnmatch
 from typing import Any, NamedTuple, get_type_hints
 
 from mmnet.bounds import PartsOf
-from mmnet.compatible import DECLARED, Constants, metrics_of, misfits
-from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, TRUSTED, Run
+from mmnet.compatible import DECLARED, Constants, comparing, metrics_of, misfits
+from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, TRUSTED, Part, Run
 from mmnet.errors import UserError, nearest
-from mmnet.rules import broken, monitored
+from mmnet.rules import broken, monitored, undivided, untuned
 from mmnet.signature import Signature, signature
 from mmnet.values import Misfit, fit
 
@@ -56,10 +56,20 @@ def check(config: Mapping[str, Any]) -> Checked:
     problems = checking.problems
     whole = not any(key.endswith("_target_") or key in PACKAGES for p in problems for key in p.keys)
     found = [*broken(checking.values), *misfits(checking.declared, whole)]
+    found += undivided(checking.values, comparing(checking.declared))
+    if whole:
+        found += untuned(checking.values)
     if "head" in checking.declared:
         found += monitored(checking.values, metrics_of(checking.declared))
     problems += [Problem(keys, text) for keys, text in found]
     return Checked(Run(**made) if not problems else None, problems, checking.values)
+
+
+def check_part(part: Mapping[str, Any], key: str) -> tuple[Part | None, list[str]]:
+    """One resolved part by itself, as settings of the place `key`; and what is wrong with it."""
+    checking = _Checking()
+    found = checking.part({"part": part}, "part", key)
+    return found, [f"{', '.join(keys)}: {text}" for keys, text in checking.problems]
 
 
 class _Checking:
@@ -88,18 +98,20 @@ class _Checking:
             return None
         return self.values[key]
 
-    def section(self, config: Mapping[str, Any], name: str, kind: type) -> Any:
-        """One dataclass; None after a problem in it."""
-        section = self.mapping(config, name)
+    def section(self, config: Mapping[str, Any], name: str, kind: type, key: str = "") -> Any:
+        """One dataclass, and those in it; None after a problem."""
+        key = key or name
+        section = self.mapping(config, name, key)
         if section is None:
             return None
-        hints = get_type_hints(kind, include_extras=True)
-        self.refuse_unknown(section, hints, f"{name}.", config)
+        self.refuse_unknown(section, get_type_hints(kind), f"{key}.", config)
         before = len(self.problems)
-        made = {
-            field.name: self.setting(section, field.name, hints[field.name], f"{name}.{field.name}")
-            for field in fields(kind)
-        }
+        made = {}
+        for inner, hint in get_type_hints(kind, include_extras=True).items():
+            if is_dataclass(hint) and isinstance(hint, type):
+                made[inner] = self.section(section, inner, hint, f"{key}.{inner}")
+            else:
+                made[inner] = self.setting(section, inner, hint, f"{key}.{inner}")
         return kind(**made) if len(self.problems) == before else None
 
     def encoders(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,12 +253,21 @@ def hint(name: Any, known: list[str]) -> str:
     return nearest(str(name), known) or (f"; it has {', '.join(known)}" if known else "")
 
 
+def keys_of(kind: type, above: str) -> Iterator[str]:
+    """Dotted keys of all that a dataclass holds."""
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint) and isinstance(hint, type):
+            yield from keys_of(hint, f"{above}.{name}")
+        else:
+            yield f"{above}.{name}"
+
+
 def _namesakes(name: str, config: Mapping[str, Any]) -> list[str]:
     """Full keys, in any section, whose last word is `name`."""
     found = []
     for section, kind in get_type_hints(Run, include_extras=True).items():
-        if is_dataclass(kind):
-            found += [f"{section}.{f.name}" for f in fields(kind) if f.name == name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            found += [key for key in keys_of(kind, section) if key.rpartition(".")[2] == name]
         elif section in PARTS and isinstance(config.get(section), Mapping):
             found += [f"{section}.{key}" for key in config[section] if key == name]
     return found

@@ -33,6 +33,11 @@ def metrics_of(parts: dict[str, Constants]) -> list[str]:
     )
 
 
+def comparing(parts: dict[str, Constants]) -> list[str]:
+    """The keys of heads whose loss compares the samples of a batch."""
+    return [key for key, head in heads_of(parts).items() if head["whole_batch"]]
+
+
 def misfits(parts: dict[str, Constants], whole: bool) -> Iterator[Blame]:
     """What keeps the parts from working together, and the keys to blame.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmnet.bounds import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from mmnet.bounds import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Ratio
 
 
 _HERE = Path(__file__).resolve().parent
@@ -85,6 +85,29 @@ class Trainer:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """How one encoder is trained, in its layers: embeddings, each block, what follows them."""
+
+    freeze: (
+        Literal["all"] | PositiveInt | None
+    )  # how many layers, from the input up, stay as they are
+    layer_decay: Ratio  # learning rate of a layer as a share of the next one's above it
+    lora_rank: (
+        PositiveInt | None
+    )  # train adapters of this rank in the blocks, and nothing else there
+    lora_alpha: PositiveInt  # what adapters add is scaled by lora_alpha / lora_rank
+    lora_dropout: Fraction  # of what goes into adapters
+
+
+@dataclass(frozen=True)
+class Towers:
+    """How each encoder is trained."""
+
+    image: Tuning
+    text: Tuning
+
+
+@dataclass(frozen=True)
 class Hardware:
     """How to run the same mathematics on this machine."""
 
@@ -94,6 +117,7 @@ class Hardware:
     activation_checkpointing: bool
     micro_batch_size: PositiveInt | None  # samples at once; None: the whole batch
     num_workers: NonNegativeInt  # processes that read data
+    memory_gb: PositiveFloat | None  # to plan for (mmnet.inspect); None: what this machine has
     threads: PositiveInt | None  # CPU threads of one operation; None: torch's choice
 
 
@@ -123,6 +147,7 @@ class Run:
     hardware: Hardware
     tracker: Part
     trainer: Trainer
+    tuning: Towers
     paths: Paths
 
     @property

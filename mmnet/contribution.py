@@ -94,7 +94,9 @@ def contribution(grid: Grid, metric: str, higher_is_better: bool) -> Contributio
             for one, other in (("image", "text"), ("text", "image"))
             if other in worth
         }
+    # Nothing learnt, nothing ignored.
     ignored = [one for one, value in shapley.items() if value < IGNORED_BELOW * gained]
+    ignored = ignored if gained > 0 else []
     return Contribution(metric, gained, shapley, ignored)
 
 

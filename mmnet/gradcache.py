@@ -26,7 +26,7 @@ def together(batches: list[Batch]) -> dict[str, Tensor]:
 def joined(answers: list[Answers]) -> Answers:
     """The answers to several batches as to one."""
     if isinstance(answers[0], Tensor):
-        return torch.cat([one for one in answers if isinstance(one, Tensor)])
+        return stack([one for one in answers if isinstance(one, Tensor)])
     named: list[Any] = answers
     return {name: stack([one[name] for one in named]) for name in named[0]}
 
@@ -73,7 +73,13 @@ def backward(
         set_random_state(state, device)
         below = tensors(forward(batch))
         gradients = [part.grad for part in tensors(above)]
-        pairs = [(b, g) for b, g in zip(below, gradients, strict=True) if g is not None]
+        # An answer that no parameter has a part in, such as that to a modality that is not there,
+        # has nowhere to hand its gradient to.
+        pairs = [
+            (b, g)
+            for b, g in zip(below, gradients, strict=True)
+            if g is not None and b.requires_grad
+        ]
         torch.autograd.backward([b for b, _ in pairs], [g for _, g in pairs])
     set_random_state(after, device)
     return loss.detach()

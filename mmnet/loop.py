@@ -127,7 +127,7 @@ def set_rate(job: Job) -> float:
     factor = job.schedule(job.counters.step + 1, job.total) * job.counters.factor
     rate: float = job.run.optimizer["lr"] * factor
     for group in job.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)  # see mmnet.optimizer.by_rate
     return rate
 
 

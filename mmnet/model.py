@@ -11,6 +11,12 @@ from mmnet.compose import make
 from mmnet.config import Run
 from mmnet.errors import UserError
 from mmnet.interfaces import Answers, Inputs, Prepare
+from mmnet.tuning import tune
+
+
+# In place of what only data can tell: to build a network that is only looked at, or whose
+# weights come from a file.
+NO_DATA = {"num_labels": 1, "value_mean": 0.0, "value_std": 1.0}
 
 
 class Multimodal(nn.Module):
@@ -68,6 +74,8 @@ def build(run: Run, **of_data: Any) -> Multimodal:
     `of_data`: what the head may need to know of the training data, see `facts`.
     """
     encoders = {name: make(part) for name, part in run.encoder.items() if part}
+    for name, encoder in encoders.items():
+        tune(encoder, getattr(run.tuning, name), name)
     fusion = make(run.fusion, dims={name: encoder.dim for name, encoder in encoders.items()})
     head = make_head(run.head, facts(encoders, fusion, **of_data))
     if run.hardware.activation_checkpointing:
@@ -83,15 +91,15 @@ def facts(encoders: dict[str, Any], fusion: Any, **of_data: Any) -> dict[str, An
     words: the text encoder's `prepare`, None without one; of the training data: num_labels,
     value_mean, value_std. facts: all of these, for heads that are made of heads.
     """
-    found = {
+    return {
         "dim": fusion.dim,
         "token_dims": fusion.token_dims,
         "fusion": fusion,
         "dims": {name: encoder.dim for name, encoder in encoders.items()},
         "words": encoders["text"].prepare if "text" in encoders else None,
+        **NO_DATA,
         **of_data,
     }
-    return found
 
 
 def make_head(part: dict[str, Any], known: dict[str, Any]) -> Any:

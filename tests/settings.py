@@ -38,7 +38,7 @@ THREE_STEPS = (
 def keys() -> dict[str, str]:
     """Every key that some file of conf/ sets, with the options it was met with.
 
-    A part's keys stand behind the name of its module: optimizer.adamw.lr, encoder.image.vit.dim.
+    A part's keys stand behind the name of its module: optimizer.adamw.lr, encoder.image.timm.dim.
     """
     found: dict[str, str] = {}
     for words in choices():

@@ -376,7 +376,8 @@ def test_a_misspelt_part_is_told_with_the_nearest(target: str, says: str) -> Non
 # Functions and classes below the trusted packages that take something which could be made to
 # run code or to read any file, each looked at: names of timm and hub models, remote code off.
 REVIEWED = {
-    "mmnet.encoder.image.vit.ViT": {"name"},
+    "mmnet.encoder.image.naflex.NaFlex": {"name"},
+    "mmnet.encoder.image.timm.Timm": {"name"},
     "mmnet.encoder.text.huggingface.HuggingFace": {"name"},
 }
 

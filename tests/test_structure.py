@@ -78,7 +78,7 @@ def nodes(tree: ast.AST, at_import: bool) -> Iterator[ast.AST]:
 
 
 def room(module: str) -> str:
-    """ "loop" of mmnet.loop, "encoder" of mmnet.encoder.image.vit, "" of mmnet itself."""
+    """ "loop" of mmnet.loop, "encoder" of mmnet.encoder.image.timm, "" of mmnet itself."""
     return module.split(".")[1] if "." in module else ""
 
 

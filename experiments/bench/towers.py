@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from experiments.bench.common import VOCABULARY
 from experiments.bench.feed import Collate
-from mmnet.encoder.image.vit import ViT
+from mmnet.encoder.image.timm import Timm
 from mmnet.encoder.text.huggingface import HuggingFace
 from mmnet.fusion.concat import Concat
 from mmnet.head.classification import Classification
@@ -44,15 +44,27 @@ EQUAL_WORK = Shape(64, (256, 8, 8), (256, 6, 8), 0.1, 16, 64)
 def network(shape: Shape, vocabulary: Path) -> Multimodal:
     """This package's own parts."""
     dim, depth, heads = shape.image
-    image = ViT(
-        "vit_tiny_patch16_224", None, shape.image_size, 16, dim, depth, heads, shape.dropout
+    image = Timm(
+        name="vit_tiny_patch16_224",
+        pretrained=None,
+        image_size=shape.image_size,
+        patch_size=16,
+        dim=dim,
+        depth=depth,
+        num_heads=heads,
+        reg_tokens=None,
+        dynamic_img_size=False,
+        output_stride=None,
+        pooling=None,
+        dropout=shape.dropout,
+        drop_path=0.0,
     )
     dim, depth, heads = shape.text
     text = HuggingFace(
         name=None,
         architecture="bert",
         tokenizer=str(vocabulary),
-        pretrained=False,
+        pretrained=None,
         max_length=shape.max_length,
         pooling="cls",
         dim=dim,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mmnet.data.batch import blanks, collate
 from mmnet.data.masking import HideTokens
 from mmnet.data.order import SampleRandom, draw
 from mmnet.errors import UserError
@@ -119,7 +120,7 @@ class _Reader(Dataset[EvalBatch]):
     def __init__(self, split: Split, reading: Reading, seed: int | None) -> None:
         self.split, self.reading, self.seed = split, reading, seed
         self.modalities = tuple(reading.prepare)
-        self.blank = {name: prepare(prepare.blank) for name, prepare in reading.prepare.items()}
+        self.blank = blanks(reading.prepare)
 
     def __getitem__(self, positions: range) -> EvalBatch:
         rows: list[_Row] = []
@@ -156,14 +157,7 @@ class _Reader(Dataset[EvalBatch]):
         return _Row(tensors, targets)
 
     def _collate(self, rows: list[_Row]) -> Batch:
-        inputs = {}
-        for name, prepare in self.reading.prepare.items():
-            column = [row.tensors.get(name, self.blank[name]) for row in rows]
-            collated = prepare.collate(column)
-            if any(name not in row.tensors for row in rows):
-                present = torch.tensor([name in row.tensors for row in rows])
-                collated = collated._replace(present=present)
-            inputs[name] = collated
+        inputs = collate(self.reading.prepare, [row.tensors for row in rows], self.blank)
         targets = {}
         for name in self.reading.targets:
             values = [row.targets[name] for row in rows]

@@ -37,4 +37,4 @@ class HideTokens:
                 seen[place] = self.mask_id
             elif fate < 0.9:
                 seen[place] = rng.choice(self.ordinary)
-        return torch.tensor(seen), torch.tensor(wanted)
+        return torch.tensor(seen, dtype=ids.dtype), torch.tensor(wanted, dtype=ids.dtype)

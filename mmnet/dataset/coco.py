@@ -11,7 +11,8 @@ import msgspec
 from mmnet.bounds import PositiveInt, Range, Share
 from mmnet.data.files import check_root, find_root, lacking, read_json
 from mmnet.data.image import augment, read_image, resize
-from mmnet.data.text import clean_caption
+from mmnet.data.pairs import another, fits
+from mmnet.data.text import clean_caption, gist
 from mmnet.errors import UserError
 from mmnet.interfaces import Names, Sample
 
@@ -69,7 +70,7 @@ class Instances(msgspec.Struct):
 class View(NamedTuple):
     """How a photo becomes a picture of the network's size."""
 
-    image_size: int
+    image_size: int | None
     crop_scale: float
     flip_probability: float
 
@@ -89,7 +90,7 @@ class Coco:
 
     Also to be learnt: all supercategories in it (labels), how many instances it has (value),
     which photo a caption belongs to (group), and whether it belongs to this one (match: half
-    of the texts are captions of another photo).
+    of the texts are captions of another photo, each as likely as any other).
 
     Largest by `area`, the lowest id among equals; crowd regions (iscrowd=1) are no
     instances. The classes are the supercategories in the order of the file's categories.
@@ -101,6 +102,8 @@ class Coco:
     caption of the lowest id, or, where captions are told apart by photo (group), with each of
     its captions in turn.
 
+    With `image_size` None photos keep their shape, for an encoder that takes any.
+
     Raises UserError when the files are not found, are malformed or disagree with num_classes.
     """
 
@@ -110,7 +113,7 @@ class Coco:
         self,
         root: str | None,
         num_classes: PositiveInt,
-        image_size: PositiveInt,
+        image_size: PositiveInt | None,
         crop_scale: Annotated[float, Range(0, 1 + 1e-12, open=True, says="a number in (0, 1]")],
         flip_probability: Share,
         on_bad_sample: Literal["skip", "fail"],
@@ -208,7 +211,7 @@ class CocoSplit:
         each_caption: bool,
     ) -> None:
         self._folder, self._photos, self._view, self._targets = folder, photos, view, targets
-        self._num_labels = num_labels
+        self._num_labels, self._each_caption = num_labels, each_caption
         self.notes = notes
         # A sample is a photo; or, where each caption counts, one of a photo's captions.
         self._samples = [
@@ -225,7 +228,9 @@ class CocoSplit:
         return len(self._samples)
 
     def key(self, index: int) -> str:
-        return f"{self._folder.name}/{self._photos[self._samples[index][0]].name}"
+        number, which = self._samples[index]
+        name = f"{self._folder.name}/{self._photos[number].name}"
+        return f"{name}#{which}" if self._each_caption else name
 
     def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
         number, which = self._samples[index]
@@ -234,10 +239,9 @@ class CocoSplit:
         # Drawn whether the text is asked for or not, so that crops do not depend on that.
         caption = photo.captions[which] if rng is None else rng.choice(photo.captions)
         if "match" in self._targets:
-            fits = index % 2 == 0 if rng is None else rng.random() < 0.5
-            sample["match"] = int(fits)
-            if not fits:
-                caption = self._of_another(number, rng)
+            wrong = None if fits(index, rng) else self._of_another(number, which, rng)
+            sample["match"] = int(wrong is None)
+            caption = caption if wrong is None else wrong
         for target in self._targets:
             match target:
                 case "label":
@@ -254,7 +258,8 @@ class CocoSplit:
             size, crop_scale, flip_probability = self._view
             # Twice the size: what a crop loses leaves enough pixels for its resizing.
             path = self._folder / photo.name
-            picture = read_image(path, self.key(index), at_least=2 * size)
+            at_least = None if size is None else 2 * size
+            picture = read_image(path, self.key(index), at_least)
             sample["image"] = (
                 resize(picture, size)
                 if rng is None
@@ -262,13 +267,18 @@ class CocoSplit:
             )
         return sample
 
-    def _of_another(self, number: int, rng: random.Random | None) -> str:
-        """A caption of some other photo; the only photo of a split has to tell of itself."""
-        others = len(self._photos)
-        if rng is None:
-            return self._photos[(number + others // 2) % others].captions[0]
-        step = rng.randrange(1, others) if others > 1 else 0
-        return rng.choice(self._photos[(number + step) % others].captions)
+    def _of_another(self, number: int, which: int, rng: random.Random | None) -> str | None:
+        """A caption of another photo that shares none with this one; None if all do."""
+        own = {gist(caption) for caption in self._photos[number].captions}
+
+        def shares(other: int) -> bool:
+            return any(gist(caption) in own for caption in self._photos[other].captions)
+
+        other = another(number, len(self._photos), rng, shares)
+        if other is None:
+            return None
+        captions = self._photos[other].captions
+        return captions[which % len(captions)] if rng is None else rng.choice(captions)
 
 
 def supercategories(categories: list[Category]) -> list[str]:

@@ -9,8 +9,9 @@ group   the text describes the picture; all with the same shapes, colours and pl
 match   the text describes the picture, or a picture that differs in its colours
 tokens  the text describes the picture; hidden words are restored
 
-A text that names a shape and describes as well says places only, so as not to give the answer
+A text that names a shape and describes as well says places only, so as not to give the colour
 away; then a group shares shapes and places, and a text that does not match is wrong in these.
+(It does tell where the shape is: roughly its `value`, and two of its `labels`.)
 
 Neither modality can solve `label` alone, by construction and for any model:
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmnet.bounds import Fraction, PositiveInt
-from mmnet.fusion.late import Late
+from mmnet.fusion.late import Late, shares
 from mmnet.interfaces import Features
 
 
@@ -56,6 +56,6 @@ class Concat(Late):
             score = self.score(stacked).squeeze(-1)
         else:
             score = torch.zeros_like(stacked[..., 0])
-        weight = score.masked_fill(~present, float("-inf")).softmax(1).to(stacked.dtype)
-        fused = self.mlp((weight.unsqueeze(-1) * stacked).sum(1))
+        weight = shares(score, present).unsqueeze(-1)
+        fused = self.mlp((weight * stacked).sum(1))
         return fused
