@@ -150,24 +150,26 @@ def row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def run_types() -> dict[str, Any]:
+def run_types(kind: type = Run, above: str = "") -> dict[str, Any]:
     """Dotted key -> type, of all that is no part."""
     found: dict[str, Any] = {}
-    for name, hint in get_type_hints(Run, include_extras=True).items():
-        if is_dataclass(hint):
-            inner = get_type_hints(hint, include_extras=True)
-            found |= {f"{name}.{key}": kind for key, kind in inner.items()}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        key = f"{above}{name}"
+        if is_dataclass(hint) and isinstance(hint, type):
+            found |= run_types(hint, f"{key}.")
         else:
-            found[name] = hint
+            found[key] = hint
     return found
 
 
 def field_says(key: str) -> str:
     """The comment on a field in mmnet/config.py."""
-    section, _, name = key.rpartition(".")
-    kind = get_type_hints(Run).get(section, Run)
-    if not inspect.isclass(kind):
-        return ""
+    *sections, name = key.split(".")
+    kind: Any = Run
+    for section in sections:
+        kind = get_type_hints(kind).get(section)
+        if not is_dataclass(kind):
+            return ""
     match = re.search(rf"^    {name}: .*?  # (.+)$", inspect.getsource(kind), re.MULTILINE)
     return match[1] if match else ""
 

@@ -88,13 +88,9 @@ class Trainer:
 class Tuning:
     """How one encoder is trained, in its layers: embeddings, each block, what follows them."""
 
-    freeze: (
-        Literal["all"] | PositiveInt | None
-    )  # how many layers, from the input up, stay as they are
+    freeze: Literal["all"] | PositiveInt | None  # layers that stay as they are, from the input up
     layer_decay: Ratio  # learning rate of a layer as a share of the next one's above it
-    lora_rank: (
-        PositiveInt | None
-    )  # train adapters of this rank in the blocks, and nothing else there
+    lora_rank: PositiveInt | None  # train adapters of this rank in the blocks, and no layer
     lora_alpha: PositiveInt  # what adapters add is scaled by lora_alpha / lora_rank
     lora_dropout: Fraction  # of what goes into adapters
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as compiled
 
 from mmnet import gradcache
 from mmnet.data.loader import TrainStep
@@ -49,19 +50,21 @@ def separately(
     head: Any = job.model.head
     gradients: dict[str, list[Tensor | None]] = {}
     means: dict[str, Tensor] = {}
-    for batch in data.batches:
-        losses = head.losses(forward(batch), batch.targets)
-        for number, (task, loss) in enumerate(losses.items(), start=1):
-            loss = loss * (batch.size / data.samples)
-            found = torch.autograd.grad(
-                job.scaler.scale(loss),
-                parameters,
-                retain_graph=number < len(losses),
-                allow_unused=True,
-            )
-            before = gradients.setdefault(task, [None] * len(parameters))
-            gradients[task] = [add(a, b) for a, b in zip(before, found, strict=True)]
-            means[task] = means.get(task, 0) + loss.detach()
+    # Compiled code may otherwise overwrite what forward kept, which one backward can bear.
+    with compiled.patch(donated_buffer=False):
+        for batch in data.batches:
+            losses = head.losses(forward(batch), batch.targets)
+            for number, (task, loss) in enumerate(losses.items(), start=1):
+                loss = loss * (batch.size / data.samples)
+                found = torch.autograd.grad(
+                    job.scaler.scale(loss),
+                    parameters,
+                    retain_graph=number < len(losses),
+                    allow_unused=True,
+                )
+                before = gradients.setdefault(task, [None] * len(parameters))
+                gradients[task] = [add(a, b) for a, b in zip(before, found, strict=True)]
+                means[task] = means.get(task, 0) + loss.detach()
     combined = head.combine(gradients, means)
     for parameter, gradient in zip(parameters, combined, strict=True):
         if gradient is not None:

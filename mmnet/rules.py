@@ -74,8 +74,8 @@ def whole_patches(size: int, patch: int | None) -> Iterator[Blame]:
         )
 
 
-def _whole_heads(modality: str) -> None:
-    dim_key, heads_key = f"encoder.{modality}.dim", f"encoder.{modality}.num_heads"
+def _whole_heads(part: str) -> None:
+    dim_key, heads_key = f"{part}.dim", f"{part}.num_heads"
 
     @rule(dim_key, heads_key)
     def whole_heads(dim: int | None, heads: int | None) -> Iterator[Blame]:
@@ -86,8 +86,8 @@ def _whole_heads(modality: str) -> None:
             )
 
 
-for _modality in MODALITIES:
-    _whole_heads(_modality)
+for _part in (*(f"encoder.{modality}" for modality in MODALITIES), "fusion"):
+    _whole_heads(_part)
 
 
 # Learned positions of the published models and of transformers' own defaults.

@@ -76,6 +76,18 @@ def test_real_labels_are_those_of_pycocotools(data):
         )
 
 
+def test_photos_may_keep_their_shape(data):
+    splits = [coco(data, image_size=size).split("val", LABEL) for size in (None, 64)]
+    for index in range(5):
+        own, square = (split.sample(index, ("image",), None)["image"] for split in splits)
+        path = data / "coco" / splits[0].key(index)
+        with Image.open(path) as photo:
+            assert own.size == photo.size and own.width != own.height
+        assert square.size == (64, 64)
+    drawn = splits[0].sample(0, ("image",), random.Random(0))["image"]
+    assert drawn.size != splits[0].sample(0, ("image",), random.Random(1))["image"].size
+
+
 def test_real_samples(data):
     dataset = coco(data)
     for name in ("train", "val"):

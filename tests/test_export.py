@@ -88,7 +88,7 @@ PRESETS = [path.stem for path in sorted((CONF / "model").glob("*.yaml"))]
 @pytest.mark.train
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_compiles_without_a_graph_break(preset, vocabulary):
-    small = ()
+    small: tuple[str, ...] = ()
     if preset == "guide":  # as it is, but a twentieth of its size
         small = (
             f"encoder.text.tokenizer={vocabulary}",

@@ -328,6 +328,11 @@ def test_dropout_works_in_training_and_nowhere_else(name: str) -> None:
     assert torch.equal(built(given).joint, built(given).joint)
     built.train()
     assert (built(given).joint - built(given).joint).abs().max() > 1e-3
+    for place, layer in built.named_modules():
+        if isinstance(layer, nn.Dropout):  # of what attention gives, not of its weights
+            assert layer.p == (0 if place.endswith("attn_drop") else 0.3), place
+    if name in DEEP:  # of the projected tokens as well
+        assert (built.project["image"](given["image"].tokens) == 0).float().mean() > 0.2
     sure = fusion(name, dropout=0.0).train()
     assert torch.equal(sure(given).joint, sure(given).joint)
 

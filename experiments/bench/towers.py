@@ -72,8 +72,10 @@ def network(shape: Shape, vocabulary: Path) -> Multimodal:
         num_heads=heads,
         dropout=shape.dropout,
     )
-    fusion = Concat({"image": image.dim, "text": text.dim}, 192, shape.dropout)
-    head = Classification(fusion.dim, CLASSES, label_smoothing=0.0, dropout=0.0)
+    fusion = Concat({"image": image.dim, "text": text.dim}, 192, "concat", shape.dropout)
+    head = Classification(
+        fusion.dim, CLASSES, None, label_smoothing=0.0, focal_gamma=0, dropout=0.0
+    )
     return Multimodal({"image": image, "text": text}, fusion, head)
 
 
@@ -108,7 +110,8 @@ def padded(collate: Collate, length: int) -> Collate:
     """Every caption as long as the longest one allowed."""
 
     def padded_collate(tensors: list[Tensor]) -> Inputs:
-        values, mask = collate(tensors)
+        collated = collate(tensors)
+        values, mask = collated.values, collated.mask
         assert mask is not None
         more = (0, length - values.shape[1])
         return Inputs(nn.functional.pad(values, more), nn.functional.pad(mask, more))

@@ -51,7 +51,9 @@ def networks(study: str) -> dict[str, tuple[str, ...]]:
     """The networks of a study by name, each with its words."""
     if study == "openmoji":
         return {name: (f"model={name}",) for name in ("two_tower", "siglip")}
-    fused = {name: ("model=late_fusion", f"fusion={name}") for name in JOINT}
+    fused: dict[str, tuple[str, ...]] = {
+        name: ("model=late_fusion", f"fusion={name}") for name in JOINT
+    }
     if study == "missing":  # its baselines are those of digits
         return fused
     return {**{name: (f"model={name}",) for name in ALONE}, **fused}

@@ -2,9 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -70,9 +70,7 @@ def check_source(modality: str, pretrained: str | None) -> None:
         raise UserError(f"{key}: no such file")
 
 
-def load(
-    tower: nn.Module, file: str, modality: str, own: str = "", adapt: Adapt | None = None
-) -> Report:
+def load(tower: Any, file: str, modality: str, own: str = "", adapt: Adapt | None = None) -> Report:
     """Fill `tower` with what `file` holds of it.
 
     The file may be of the tower's library, its names with or without a prefix, or of a run of
@@ -83,29 +81,34 @@ def load(
     other sizes that nothing resamples.
     """
     source = f"encoder.{modality}.pretrained={file}"
-    found = in_names_of(tower, read(file, source, modality), modality, own)
-    before = {name: tuple(value.shape) for name, value in found.items()}
-    sizes = {value.numel() for value in found.values()}
-    if adapt is not None:
-        found = adapted(found, own, adapt, source)
+    tensors = read(file, source, modality)
     wanted = {name: tuple(value.shape) for name, value in tower.state_dict().items()}
-    matched = [name for name in wanted if name in found]
-    for name in matched:
-        if tuple(found[name].shape) != wanted[name]:
+    found: Tensors = {}
+    beyond = sorted(tensors)
+    for ours, others in readings(tensors, list(wanted), modality, own):
+        tried = ours if adapt is None else adapted(ours, own, adapt)
+        if sum(name in wanted for name in tried) > sum(name in wanted for name in found):
+            found, beyond = tried, others
+    for name in wanted:
+        if name in found and tuple(found[name].shape) != wanted[name]:
             raise UserError(
-                f"{source}: {name} is {list(found[name].shape)} there and {list(wanted[name])} "
-                f"in this tower, whose sizes are others"
+                f"{source}: {name.removeprefix(own)} is {list(found[name].shape)} there and "
+                f"{list(wanted[name])} in this tower, whose sizes are others"
             )
-    reshaped = [
-        f"{name} {list(before.get(name, ('?',)))} -> {list(wanted[name])}".replace("'", "")
-        for name in matched
-        if before.get(name, wanted[name]) != wanted[name] or found[name].numel() not in sizes
-    ]
+    matched = [name for name in wanted if name in found]
+    embeddings = {id(p) for part in tower.layers()[0] for p in tensors_of(part)}
+    inputs = {name for name, p in tower.named_parameters() if id(p) in embeddings}
+    if not inputs & set(matched):  # blocks alone look alike in many networks
+        matched = []
     report = Report(
-        matched,
-        [name for name in wanted if name not in found],
-        [name for name in found if name not in wanted],
-        reshaped,
+        [name.removeprefix(own) for name in matched],
+        [name.removeprefix(own) for name in wanted if name not in matched],
+        [name.removeprefix(own) for name in found if name not in wanted] + beyond,
+        [
+            f"{name.removeprefix(own)} {was} -> {list(wanted[name])}"
+            for name in matched
+            if (was := resampled(name.removeprefix(own), found[name], tensors))
+        ],
     )
     report.settle(source)
     tower.load_state_dict({name: found[name] for name in matched}, strict=False)
@@ -113,12 +116,15 @@ def load(
 
 
 def read(file: str, source: str, modality: str) -> Tensors:
-    """The tensors of a file. Raises UserError, for LoRA adapters as well."""
+    """The tensors of a file. Raises UserError, for those that are of no use here as well."""
     try:
         tensors: Tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{source}: cannot be read: {first_line(error)}") from error
-    mine = [name for name in tensors if name.startswith(f"encoders.{modality}.")]
+    run = [name for name in tensors if name.startswith("encoders.")]
+    mine = [name for name in run if name.startswith(f"encoders.{modality}.")]
+    if run and not mine:
+        raise UserError(f"{source}: the weights of a run without encoder/{modality}")
     adapters = [name for name in mine or tensors if ".lora_A." in name]
     if adapters:
         raise UserError(
@@ -128,20 +134,25 @@ def read(file: str, source: str, modality: str) -> Tensors:
     return tensors
 
 
-def in_names_of(tower: nn.Module, tensors: Tensors, modality: str, own: str) -> Tensors:
-    """The same tensors under the names that `tower` gives them, as far as they are its own."""
+def readings(
+    tensors: Tensors, wanted: list[str], modality: str, own: str
+) -> Iterator[tuple[Tensors, list[str]]]:
+    """The tensors under names as the tower gives them, in each way in which they may be meant.
+
+    Beside them the names of those that are none of the tower's.
+    """
     run = f"encoders.{modality}."
     if any(name.startswith(run) for name in tensors):
-        return {n.removeprefix(run): v for n, v in tensors.items() if n.startswith(run)}
-    names = [name.removeprefix(own) for name in tower.state_dict() if name.startswith(own)]
-    prefix = common_prefix(tensors, set(names))
-    bare = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-    if 2 * sum(name in bare for name in names) < len(names):
-        bare = tensors  # in names of its own, which `adapt` may know
-    return {f"{own}{name}": value for name, value in bare.items()}
+        yield {n.removeprefix(run): v for n, v in tensors.items() if n.startswith(run)}, []
+        return
+    library = {name.removeprefix(own) for name in wanted if name.startswith(own)}
+    for prefix in dict.fromkeys((common_prefix(tensors, library), "")):
+        inside = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+        others = [name for name in tensors if not name.startswith(prefix)]
+        yield {f"{own}{name}": value for name, value in inside.items()}, others
 
 
-def common_prefix(tensors: Mapping[str, object], names: Collection[str]) -> str:
+def common_prefix(tensors: Collection[str], names: Collection[str]) -> str:
     """What stands before most of `names` in a file: "", "bert.", "visual.trunk.", ..."""
     prefixes: Counter[str] = Counter({"": 0})
     for key in tensors:
@@ -152,15 +163,26 @@ def common_prefix(tensors: Mapping[str, object], names: Collection[str]) -> str:
     return prefixes.most_common(1)[0][0]
 
 
-def adapted(found: Tensors, own: str, adapt: Adapt, source: str) -> Tensors:
+def adapted(found: Tensors, own: str, adapt: Adapt) -> Tensors:
     """The library's own tensors as its module wants them, the others as they are."""
     inner = {name.removeprefix(own): v for name, v in found.items() if name.startswith(own)}
     others = {name: value for name, value in found.items() if not name.startswith(own)}
     try:
         inner = adapt(inner)
-    # A library that looks for its own names in a foreign file fails as it likes.
-    except Exception as error:
-        raise UserError(
-            f"{source}: not the weights of this tower: {first_line(error)} ({some(found)})"
-        ) from error
+    except Exception:  # a library that looks for its own names in a foreign file fails as it likes
+        return found
     return others | {f"{own}{name}": value for name, value in inner.items()}
+
+
+def resampled(name: str, value: Tensor, tensors: Tensors) -> str:
+    """The shape in the file of a tensor that has another size now; "" if it has the same."""
+    last = name.rpartition(".")[2]
+    same = [one for key, one in tensors.items() if key == name or key.endswith(f".{name}")]
+    alike = same or [one for key, one in tensors.items() if key.rpartition(".")[2] == last]
+    if not alike or any(one.numel() == value.numel() for one in alike):
+        return ""
+    return str(list(alike[0].shape))
+
+
+def tensors_of(part: nn.Module | nn.Parameter) -> list[nn.Parameter]:
+    return [part] if isinstance(part, nn.Parameter) else list(part.parameters())
