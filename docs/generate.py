@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -142,8 +142,16 @@ def table(options: list[Option], names: list[str], types: dict[str, Any], prefix
             sys.exit(f"conf/{options[0].name}.yaml: no comment says what {key} means")
         says = re.sub(r"^\w+( \| \w+)+[:;] ", "", says)  # the choices: the type lists them
         values = [f"`{one.value}`" if one else "" for one in found]
-        lines.append(row([f"`{key}`", describe(types[key]), *values, says.replace("<", "&lt;")]))
+        lines.append(row([f"`{key}`", describe(type_of(key, types)), *values, says.replace("<", "&lt;")]))
     return "\n".join(lines)
+
+
+def type_of(key: str, types: dict[str, Any]) -> Any:
+    """Of a setting, or of one entry of a setting that is a dict."""
+    if key in types:
+        return types[key]
+    _, value = get_args(types[key.rpartition(".")[0]])
+    return value
 
 
 def row(cells: list[str]) -> str:

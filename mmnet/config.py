@@ -43,7 +43,7 @@ PASSED = {
         "num_labels",
         "value_mean",
         "value_std",
-        "facts",
+        "make_head",
     ),
     "dataset": ("data",),
     "optimizer": ("model",),

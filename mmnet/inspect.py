@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mmnet import overrides as words
 from mmnet.compose import Source, compose
 from mmnet.config import CONF, Run
-from mmnet.errors import UserError
-from mmnet.train import report
+from mmnet.errors import UserError, report
 
 
 if TYPE_CHECKING:

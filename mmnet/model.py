@@ -89,9 +89,10 @@ def facts(encoders: dict[str, Any], fusion: Any, **of_data: Any) -> dict[str, An
 
     dim, token_dims: of the fusion; fusion: itself; dims: of the encoders by modality;
     words: the text encoder's `prepare`, None without one; of the training data: num_labels,
-    value_mean, value_std. facts: all of these, for heads that are made of heads.
+    value_mean, value_std. make_head: makes a head of its settings and of these facts, for heads
+    that are made of heads.
     """
-    return {
+    found: dict[str, Any] = {
         "dim": fusion.dim,
         "token_dims": fusion.token_dims,
         "fusion": fusion,
@@ -100,10 +101,11 @@ def facts(encoders: dict[str, Any], fusion: Any, **of_data: Any) -> dict[str, An
         **NO_DATA,
         **of_data,
     }
+    found["make_head"] = lambda part: make_head(part, found)
+    return found
 
 
 def make_head(part: dict[str, Any], known: dict[str, Any]) -> Any:
     """A head with the facts that its constructor names."""
     named = inspect.signature(get_object(part["_target_"])).parameters
-    given = {name: value for name, value in {**known, "facts": known}.items() if name in named}
-    return make(part, **given)
+    return make(part, **{name: value for name, value in known.items() if name in named})

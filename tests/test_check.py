@@ -355,7 +355,7 @@ def test_a_class_of_another_package_is_refused_however_well_it_would_fit() -> No
 def test_a_part_of_another_group_is_refused() -> None:
     told = problems("fusion._target_=mmnet.head.classification.Classification")
     assert "not among what a config may name here: mmnet.fusion.*, experiments.*" in told[0]
-    told = problems("encoder.text._target_=mmnet.encoder.text.huggingface.load_tokenizer")
+    told = problems("encoder.text._target_=mmnet.encoder.text.sources.load_tokenizer")
     assert "it is a function, not a class" in told[0]
     told = problems("tracker._target_=mmnet.track.launch.Shipper")
     assert "tracker._target_" in told[0]

@@ -16,6 +16,7 @@ from mmnet.head.multitask import Multitask
 from mmnet.interfaces import Features, Fused, Names
 from mmnet.job import Job
 from mmnet.loop import Parameters, advance
+from mmnet.model import make_head
 from tests.test_head import a_job, a_step, gradients
 
 
@@ -49,7 +50,7 @@ def multitask(tasks: dict[str, Any] | None = None, **changes: Any) -> Multitask:
         "weights": dict.fromkeys(tasks, 1.0),
         "alpha": 1.5,
     }
-    return Multitask(FACTS, tasks, **settings | changes)
+    return Multitask(lambda part: make_head(part, FACTS), tasks, **settings | changes)
 
 
 def targets(size: int) -> dict[str, torch.Tensor]:

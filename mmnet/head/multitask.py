@@ -11,7 +11,6 @@ from mmnet.bounds import Heads, NonNegativeFloat, PositiveFloat
 from mmnet.errors import UserError, nearest
 from mmnet.head.balance import Gradients, GradNorm, PCGrad, Uncertainty
 from mmnet.interfaces import Answers, Fused, Names
-from mmnet.model import make_head
 
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Multitask(nn.Module):
 
     def __init__(
         self,
-        facts: dict[str, Any],
+        make_head: Callable[[dict[str, Any]], Any],
         tasks: Heads,
         weighting: Literal["fixed", "uncertainty", "pcgrad", "gradnorm"],
         weights: dict[str, PositiveFloat],
@@ -41,7 +40,7 @@ class Multitask(nn.Module):
     ) -> None:
         super().__init__()
         refuse_other_names(tasks, weights)
-        made = {name: make_head(part, facts) for name, part in tasks.items()}
+        made = {name: make_head(part) for name, part in tasks.items()}
         self.tasks = nn.ModuleDict(made)
         # Not in the checkpoint: the config says them.
         self.weights: Tensor
