@@ -142,7 +142,8 @@ def table(options: list[Option], names: list[str], types: dict[str, Any], prefix
             sys.exit(f"conf/{options[0].name}.yaml: no comment says what {key} means")
         says = re.sub(r"^\w+( \| \w+)+[:;] ", "", says)  # the choices: the type lists them
         values = [f"`{one.value}`" if one else "" for one in found]
-        lines.append(row([f"`{key}`", describe(type_of(key, types)), *values, says.replace("<", "&lt;")]))
+        kind = describe(type_of(key, types))
+        lines.append(row([f"`{key}`", kind, *values, says.replace("<", "&lt;")]))
     return "\n".join(lines)
 
 

@@ -79,7 +79,7 @@ def to_onnx(network: Multimodal, example: dict[str, Inputs], path: Path) -> Expo
     # Their own names may be those of inputs: an embedding of the image is called image.
     named = [] if isinstance(answers, Tensor) else [name.replace("/", "_") for name in answers]
     outputs = [f"answer_{name}" for name in named] or ["answer"]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
         torch.onnx.export(
             flat,

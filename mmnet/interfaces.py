@@ -147,7 +147,10 @@ class Encoder(Protocol):
     def __call__(self, inputs: Inputs) -> Features: ...
 
     def layers(self) -> list[list[nn.Module | nn.Parameter]]:
-        """All its parts from the input up: embeddings, block 1, block 2, ..., what follows."""
+        """All its parts from the input up: embeddings, block 1, block 2, ..., what follows.
+
+        The first and the last list may be empty. A pooling that the settings add is in none.
+        """
 
     def checkpoint_activations(self) -> None:
         """From now on recompute activations in backward instead of keeping them."""
@@ -257,7 +260,7 @@ class Dataset(Protocol):
 class Optimizer(Protocol):
     """What the loop asks of torch.optim.Optimizer and of compositions of them."""
 
-    param_groups: list[dict[str, Any]]
+    param_groups: list[dict[str, Any]]  # "lr_scale": its share of the rate, 1 where it is missing
 
     def step(self) -> Any: ...
 

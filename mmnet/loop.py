@@ -150,8 +150,9 @@ class Parameters:
     def gradient_norms(self) -> tuple[Tensor, list[Tensor]]:
         """Of all of them, and of each encoder in the order of `towers`."""
         parts = [*self.towers.values(), self.rest]
+        device = self.all[0].device
         norms = [
-            torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])
+            torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None]).to(device)
             for part in parts
         ]
         if len(norms) == 1:

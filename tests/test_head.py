@@ -1,5 +1,6 @@
 """Every head: its loss by its formula, its metrics by counting, its place in a real network."""
 
+import copy
 import importlib.util
 import json
 import math
@@ -736,6 +737,11 @@ def test_dropout_draws_the_same_in_both_passes_over_a_micro_batch(tmp_path: Path
     expected.backward()
     by_hand = {name: p.grad for name, p in job.model.named_parameters()}
     assert (loss - expected).abs() < 1e-5 and far(found, by_hand) < 1e-5
+
+
+def test_a_copy_of_the_network_mines_with_its_own_fusion(tmp_path: Path) -> None:
+    model: Any = copy.deepcopy(a_job(tmp_path, *MINED).model)  # as the average of weights is made
+    assert model.head.fusion[0] is model.fusion
 
 
 def test_a_batch_without_texts_goes_through_micro_batches(tmp_path: Path) -> None:
