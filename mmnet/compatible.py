@@ -74,6 +74,13 @@ def misfits(parts: dict[str, Constants], whole: bool) -> Iterator[Blame]:
             "this head reads each modality by itself, so that nothing would train this fusion: "
             "choose fusion=separate",
         )
+    tokens_alone = heads and all(head["needs"] == "tokens" for head in heads.values())
+    if whole and tokens_alone and not fusion["joins"] and len(encoders) > 1:
+        yield (
+            (f"{next(iter(heads))}._target_", "fusion._target_"),
+            "this head reads the text, and this fusion keeps the image apart, so that nothing "
+            "would train encoder/image: leave it out (~encoder/image) or choose another fusion",
+        )
     if whole and len(encoders) < fusion["modalities"]:
         yield (
             ("fusion._target_",),

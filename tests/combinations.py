@@ -63,7 +63,7 @@ def sensible(one: Combination) -> bool:
     if one["head"] == "matching":
         return both and one["fusion"] != "separate"
     if one["head"] == "masked_lm":
-        return one["text"] is not None
+        return one["text"] is not None and (one["fusion"] != "separate" or not both)
     return one["fusion"] != "separate"
 
 

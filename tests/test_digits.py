@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,7 @@ def test_training_draws_words_and_noise_anew_at_the_same_rates():
     split = digits(text_noise=0.3, image_noise=0.4).split("train", LABEL)
     still = digits(image_noise=0.0).split("train", LABEL)
     wrong, static, both = [], [], []
+    met: dict[int, set[tuple[str, bool]]] = defaultdict(set)
     others: Counter[int] = Counter()
     for draw in range(1_500):
         digit = shown(still, draw % 50)
@@ -155,6 +156,8 @@ def test_training_draws_words_and_noise_anew_at_the_same_rates():
         wrong.append(named(text) != digit)
         static.append(shown(split, draw % 50, random.Random(draw)) is None)
         both.append(wrong[-1] and static[-1])
+        met[draw % 50] |= {("wrong", wrong[-1]), ("static", static[-1])}
+    assert {len(found) for found in met.values()} == {4}, "the noise of a sample stays the same"
     assert np.mean(wrong) == pytest.approx(0.3, abs=0.04)
     assert np.mean(static) == pytest.approx(0.4, abs=0.04)
     assert np.mean(both) == pytest.approx(0.12, abs=0.03)

@@ -2,13 +2,9 @@
 
 The same network and batch take training steps (forward, backward, AdamW) with activations kept
 and with activations computed again. Time is CPU time in this process, interleaved. Memory is
-the growth of the peak resident set over the steps, each in a process of its own, and what
-autograd keeps between forward and backward.
+what autograd keeps between forward and backward.
 """
 
-import json
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -64,47 +60,21 @@ def stepper(way: str, quick: bool) -> Callable[[], float]:
     return step
 
 
-def peak(way: str, quick: bool) -> float:
-    """Megabytes by which three steps raise the peak resident set, in a process of its own."""
-    command = [sys.executable, __file__, "--peak", way, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout.splitlines()[-1]))
-
-
-def measure_peak(way: str, quick: bool) -> None:
-    """The other side of `peak`."""
-    model = network(way, quick)
-    inputs = longest(model, 4 if quick else 16)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3):
-        answers = model(inputs)
-        assert isinstance(answers, torch.Tensor)
-        answers.square().mean().backward()
-        model.zero_grad()
-    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
-
-
 def main() -> None:
-    if "--peak" in sys.argv:
-        torch.set_num_threads(1)
-        measure_peak(sys.argv[sys.argv.index("--peak") + 1], "--quick" in sys.argv)
-        return
     given = common.arguments(__doc__ or "", rounds=15)
     torch.set_num_threads(1)
     report = common.Report("recompute", given, ["torch", "timm"])
     steps = {way: stepper(way, given.quick) for way in WAYS}
     times = common.interleave(steps, given.rounds)
     report.ratio("step time, recomputed / kept", times["recomputed"], times["kept"], aim=1.30)
-    rounds = range(min(3, given.rounds))
-    peaks = {way: [peak(way, given.quick) for _ in rounds] for way in WAYS}
-    report.ratio(
-        "peak memory of a step, recomputed / kept", peaks["recomputed"], peaks["kept"], aim=1.0
-    )
+    kept = {
+        way: [activations(network(way, given.quick), 4 if given.quick else 16, "fp32") / 1e6]
+        for way in WAYS
+    }
+    report.ratio("kept for backward, recomputed / kept", kept["recomputed"], kept["kept"], aim=1.0)
     for way in WAYS:
-        kept = activations(network(way, given.quick), 4 if given.quick else 16, "fp32")
-        report.figure(f"kept for backward, {way}", [kept / 1e6], "MB")
+        report.figure(f"kept for backward, {way}", kept[way], "MB")
         report.figure(f"step, {way}", [1000 * value for value in times[way]], "ms")
-        report.figure(f"peak memory of a step, {way}", peaks[way], "MB")
     report.note("network", " ".join(QUICK if given.quick else SIZES))
     report.finish()
 
