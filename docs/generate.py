@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -142,32 +142,43 @@ def table(options: list[Option], names: list[str], types: dict[str, Any], prefix
             sys.exit(f"conf/{options[0].name}.yaml: no comment says what {key} means")
         says = re.sub(r"^\w+( \| \w+)+[:;] ", "", says)  # the choices: the type lists them
         values = [f"`{one.value}`" if one else "" for one in found]
-        lines.append(row([f"`{key}`", describe(types[key]), *values, says.replace("<", "&lt;")]))
+        kind = describe(type_of(key, types))
+        lines.append(row([f"`{key}`", kind, *values, says.replace("<", "&lt;")]))
     return "\n".join(lines)
+
+
+def type_of(key: str, types: dict[str, Any]) -> Any:
+    """Of a setting, or of one entry of a setting that is a dict."""
+    if key in types:
+        return types[key]
+    _, value = get_args(types[key.rpartition(".")[0]])
+    return value
 
 
 def row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def run_types() -> dict[str, Any]:
+def run_types(kind: type = Run, above: str = "") -> dict[str, Any]:
     """Dotted key -> type, of all that is no part."""
     found: dict[str, Any] = {}
-    for name, hint in get_type_hints(Run, include_extras=True).items():
-        if is_dataclass(hint):
-            inner = get_type_hints(hint, include_extras=True)
-            found |= {f"{name}.{key}": kind for key, kind in inner.items()}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        key = f"{above}{name}"
+        if is_dataclass(hint) and isinstance(hint, type):
+            found |= run_types(hint, f"{key}.")
         else:
-            found[name] = hint
+            found[key] = hint
     return found
 
 
 def field_says(key: str) -> str:
     """The comment on a field in mmnet/config.py."""
-    section, _, name = key.rpartition(".")
-    kind = get_type_hints(Run).get(section, Run)
-    if not inspect.isclass(kind):
-        return ""
+    *sections, name = key.split(".")
+    kind: Any = Run
+    for section in sections:
+        kind = get_type_hints(kind).get(section)
+        if not is_dataclass(kind):
+            return ""
     match = re.search(rf"^    {name}: .*?  # (.+)$", inspect.getsource(kind), re.MULTILINE)
     return match[1] if match else ""
 

@@ -1,5 +1,7 @@
 """A run's objects, built from its config in the one order that lets each check come early."""
 
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,12 @@ from hydra.utils import get_object
 
 from mmnet.average import follow
 from mmnet.compose import make
-from mmnet.config import Run
+from mmnet.config import Part, Run
 from mmnet.data.bad import BadSamples
+from mmnet.data.loader import Reading
 from mmnet.errors import ConfigError, UserError
 from mmnet.hardware import choose
+from mmnet.interfaces import Names, Split
 from mmnet.job import Counters, Job, seed_everything
 from mmnet.model import build
 
@@ -20,18 +24,24 @@ def assemble(run: Run, folder: Path) -> Job:
     machine = choose(run.hardware)
     check_parts(run)
     dataset = make(run.dataset, data=Path(run.paths.data))
-    train_split, val_split = dataset.split("train"), dataset.split("val")
-    check_data(run, dataset.classes)
+    targets = targets_of(run.head)
+    train_split, val_split = (dataset.split(name, targets) for name in ("train", "val"))
+    check_data(run, dataset.names)
 
     seed_everything(run.seed)
-    model = build(run).to(machine.device)
+    model: Any = build(run, **facts_of_data(train_split, dataset.names, targets)).to(machine.device)
     optimizer = make(run.optimizer, model=model)
     return Job(
         run=run,
         folder=folder,
         machine=machine,
         model=model,
-        prepare=model.prepare(),
+        reading=Reading(
+            prepare=model.prepare(),
+            targets=targets,
+            hide=model.head.hide if "tokens" in targets else None,
+            modality_dropout=run.trainer.modality_dropout,
+        ),
         optimizer=optimizer,
         schedule=make(run.schedule),
         controller=make(run.controller),
@@ -39,7 +49,7 @@ def assemble(run: Run, folder: Path) -> Job:
         average=follow(model, optimizer, run.trainer.ema_decay),
         train=train_split,
         val=val_split,
-        classes=dataset.classes,
+        names=dataset.names,
         bad=BadSamples(
             dataset.on_bad_sample,
             dataset.max_bad_fraction,
@@ -57,7 +67,7 @@ def job_facts(job: Job) -> dict[str, Any]:
             name: {"samples": len(split), "digest": split.digest, "notes": split.notes}
             for name, split in (("train", job.train), ("val", job.val))
         },
-        "classes": job.classes,
+        "names": job.names._asdict(),
         "hardware": {"device": str(job.machine.device), "precision": job.machine.precision},
         "parameters": sum(p.numel() for p in job.model.parameters()),
     }
@@ -82,15 +92,46 @@ def check_parts(run: Run) -> None:
         raise ConfigError(problems)
 
 
-def check_data(run: Run, classes: list[str]) -> None:
+def check_data(run: Run, names: Names) -> None:
     """Hold the head against what the data turned out to hold. Raises ConfigError."""
-    if "num_classes" in run.head and run.head["num_classes"] != len(classes):
-        raise ConfigError(
-            [
-                f"head.num_classes={run.head['num_classes']}: the data has {len(classes)} "
-                f"({', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''})"
-            ]
-        )
+    classes = names.classes
+    problems = [
+        f"{key}.num_classes={head['num_classes']}: the data has {len(classes)} "
+        f"({', '.join(classes[:12])}{', ...' if len(classes) > 12 else ''})"
+        for key, head in heads(run.head)
+        if head.get("num_classes", len(classes)) != len(classes)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def heads(part: Part, key: str = "head") -> Iterator[tuple[str, Part]]:
+    """A head with its key; of one that is made of heads, those."""
+    inner = [(name, task) for name, task in part.get("tasks", {}).items()]
+    if not inner:
+        yield key, part
+    for name, task in inner:
+        yield from heads(task, f"{key}.tasks.{name}")
+
+
+def targets_of(head: Part) -> tuple[str, ...]:
+    """What a head learns from, each target once."""
+    found = [target for _, one in heads(head) for target in get_object(one["_target_"]).targets]
+    return tuple(dict.fromkeys(found))
+
+
+def facts_of_data(split: Split, names: Names, targets: tuple[str, ...]) -> dict[str, Any]:
+    """What a head may need to know of the training data: see mmnet.model.facts.
+
+    Mean and standard deviation are those of at most 2,000 samples, evenly spread.
+    """
+    facts: dict[str, Any] = {"num_labels": len(names.labels), "value_mean": 0.0, "value_std": 1.0}
+    if "value" in targets:
+        some = range(0, len(split), max(1, len(split) // 2000))
+        values = [split.sample(index, (), None)["value"] for index in some]
+        facts["value_mean"] = statistics.fmean(values)
+        facts["value_std"] = statistics.pstdev(values) or 1.0
+    return facts
 
 
 def total_steps(run: Run, samples: int) -> int:

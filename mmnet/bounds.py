@@ -4,7 +4,7 @@ A constructor says `dropout: Fraction`; mypy and the program see a float, the ch
 that 1.5 is outside [0, 1).
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 
 class Range(NamedTuple):
@@ -16,9 +16,17 @@ class Range(NamedTuple):
     says: str = ""
 
 
+class PartsOf(NamedTuple):
+    """A setting that holds parts of a group, each under a name of its own."""
+
+    group: str
+
+
+Heads = Annotated[dict[str, Any], PartsOf("head")]
 PositiveInt = Annotated[int, Range(1, says="a whole number of at least 1")]
 NonNegativeInt = Annotated[int, Range(0, says="a whole number of at least 0")]
 PositiveFloat = Annotated[float, Range(0, open=True, says="a number above 0")]
 NonNegativeFloat = Annotated[float, Range(0, says="a number of at least 0")]
 Fraction = Annotated[float, Range(0, 1, says="a number in [0, 1)")]
+Ratio = Annotated[float, Range(0, 1 + 1e-12, open=True, says="a number in (0, 1]")]
 Share = Annotated[float, Range(0, 1 + 1e-12, says="a number in [0, 1]")]

@@ -5,14 +5,16 @@ constructor that its `_target_` names, and the whole against the rules of mmnet.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from fnmatch import fnmatch
 from typing import Any, NamedTuple, get_type_hints
 
-from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, TRUSTED, Run
+from mmnet.bounds import PartsOf
+from mmnet.compatible import DECLARED, Constants, comparing, metrics_of, misfits
+from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, TRUSTED, Part, Run
 from mmnet.errors import UserError, nearest
-from mmnet.rules import broken
+from mmnet.rules import broken, monitored, undivided, untuned
 from mmnet.signature import Signature, signature
 from mmnet.values import Misfit, fit
 
@@ -52,8 +54,22 @@ def check(config: Mapping[str, Any]) -> Checked:
         else:
             made[name] = checking.setting(config, name, hint, name)
     problems = checking.problems
-    problems += [Problem(keys, text) for keys, text in broken(checking.values, checking.metrics)]
+    whole = not any(key.endswith("_target_") or key in PACKAGES for p in problems for key in p.keys)
+    found = [*broken(checking.values), *misfits(checking.declared, whole)]
+    found += undivided(checking.values, comparing(checking.declared))
+    if whole:
+        found += untuned(checking.values)
+    if "head" in checking.declared:
+        found += monitored(checking.values, metrics_of(checking.declared))
+    problems += [Problem(keys, text) for keys, text in found]
     return Checked(Run(**made) if not problems else None, problems, checking.values)
+
+
+def check_part(part: Mapping[str, Any], key: str) -> tuple[Part | None, list[str]]:
+    """One resolved part by itself, as settings of the place `key`; and what is wrong with it."""
+    checking = _Checking()
+    found = checking.part({"part": part}, "part", key)
+    return found, [f"{', '.join(keys)}: {text}" for keys, text in checking.problems]
 
 
 class _Checking:
@@ -62,7 +78,7 @@ class _Checking:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.values: dict[str, Any] = {}
-        self.metrics: list[str] = []  # what the head measures
+        self.declared: dict[str, Constants] = {}  # by each part's class
 
     def add(self, key: str, text: str) -> None:
         self.problems.append(Problem((key,), text))
@@ -82,18 +98,20 @@ class _Checking:
             return None
         return self.values[key]
 
-    def section(self, config: Mapping[str, Any], name: str, kind: type) -> Any:
-        """One dataclass; None after a problem in it."""
-        section = self.mapping(config, name)
+    def section(self, config: Mapping[str, Any], name: str, kind: type, key: str = "") -> Any:
+        """One dataclass, and those in it; None after a problem."""
+        key = key or name
+        section = self.mapping(config, name, key)
         if section is None:
             return None
-        hints = get_type_hints(kind, include_extras=True)
-        self.refuse_unknown(section, hints, f"{name}.", config)
+        self.refuse_unknown(section, get_type_hints(kind), f"{key}.", config)
         before = len(self.problems)
-        made = {
-            field.name: self.setting(section, field.name, hints[field.name], f"{name}.{field.name}")
-            for field in fields(kind)
-        }
+        made = {}
+        for inner, hint in get_type_hints(kind, include_extras=True).items():
+            if is_dataclass(hint) and isinstance(hint, type):
+                made[inner] = self.section(section, inner, hint, f"{key}.{inner}")
+            else:
+                made[inner] = self.setting(section, inner, hint, f"{key}.{inner}")
         return kind(**made) if len(self.problems) == before else None
 
     def encoders(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,9 +140,7 @@ class _Checking:
             self.add(f"{key}._target_", str(error))
             return None
         group = key.partition(".")[0]
-        if group == "head":
-            higher_is_better = declared.constants.get("higher_is_better")
-            self.metrics = sorted(higher_is_better) if isinstance(higher_is_better, dict) else []
+        self.declared[key] = declared.constants
         self.values[f"{key}._target_"] = target
         return {"_target_": target} | self.settings(part, declared, target, key, group)
 
@@ -132,24 +148,40 @@ class _Checking:
         self, part: Mapping[str, Any], declared: Signature, target: str, key: str, group: str
     ) -> dict[str, Any]:
         """A part's settings, both ways: none that is not known, none missing."""
-        passed = PASSED.get(group)
-        parameters = {name: p for name, p in declared.parameters.items() if name != passed}
+        passed = PASSED.get(group, ())
+        parameters = {name: p for name, p in declared.parameters.items() if name not in passed}
         known = [name for name, parameter in parameters.items() if parameter.setting]
         made = {}
         for name in part:
             if name == "_target_":
                 continue
             where = f"{key}.{name}"
-            if name == passed or (name in parameters and name not in known):
+            handed = name in passed and name in declared.parameters
+            if handed or (name in parameters and name not in known):
                 self.add(where, f"the program passes this to {target}; it cannot be set")
             elif name not in known:
                 self.add(where, f"{target} has no such setting{hint(name, known)}")
+            elif nested := group_of(parameters[name].annotation):
+                made[name] = self.parts(part, name, where, nested)
             else:
                 made[name] = self.setting(part, name, parameters[name].annotation, where)
         for name, parameter in parameters.items():
             if name not in part and parameter.required:
                 self.add(f"{key}.{name}", f"must be set: {target} needs it")
         return made
+
+    def parts(self, section: Mapping[str, Any], name: str, key: str, group: str) -> dict[str, Any]:
+        """Parts of one group by names of their own, at least one."""
+        inner = self.mapping(section, name, key)
+        if inner is None:
+            return {}
+        chosen = [str(one) for one, part in inner.items() if part is not None]
+        for one in chosen:
+            if not one.isidentifier():
+                self.add(f"{key}.{one}", "expected a name of letters, digits and _")
+        if not chosen:
+            self.add(key, f"needs at least one: +{group}@{key}.<a name>=...")
+        return {one: self.part(inner, one, f"{key}.{one}") for one in chosen}
 
     def mapping(
         self, section: Mapping[str, Any], name: str, key: str | None = None
@@ -195,15 +227,25 @@ def trusted_signature(target: Any, key: str) -> Signature:
     if not dotted or not any(fnmatch(target, pattern) for pattern in allowed):
         raise UserError(f"not among what a config may name here: {', '.join(allowed)}")
     found = signature(target)
-    passed = PASSED.get(group)
-    if passed and passed not in found.parameters:
-        raise UserError(f"not a part of this group: it does not take '{passed}'")
+    inner = any(group_of(parameter.annotation) for parameter in found.parameters.values())
+    passed = PASSED.get(group, ())
+    if passed and not any(name in found.parameters for name in passed):
+        raise UserError(f"not a part of this group: it does not take '{passed[0]}'")
     if not found.is_class and group not in ("optimizer", "schedule"):
         raise UserError("not a part of this group: it is a function, not a class")
+    for name in () if inner else DECLARED.get(group, ()):
+        if name not in found.constants:
+            raise UserError(f"not a part of this group: its class does not declare '{name}'")
     for name, parameter in found.parameters.items():
-        if parameter.required and not parameter.setting and name != passed:
+        if parameter.required and not parameter.setting and name not in passed:
             raise UserError(f"its parameter '{name}' has a type that no setting can have")
     return found
+
+
+def group_of(annotation: Any) -> str | None:
+    """The group whose parts a setting holds by name, if it is one that does."""
+    kinds = getattr(annotation, "__metadata__", ())
+    return next((kind.group for kind in kinds if isinstance(kind, PartsOf)), None)
 
 
 def hint(name: Any, known: list[str]) -> str:
@@ -211,12 +253,21 @@ def hint(name: Any, known: list[str]) -> str:
     return nearest(str(name), known) or (f"; it has {', '.join(known)}" if known else "")
 
 
+def keys_of(kind: type, above: str) -> Iterator[str]:
+    """Dotted keys of all that a dataclass holds."""
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint) and isinstance(hint, type):
+            yield from keys_of(hint, f"{above}.{name}")
+        else:
+            yield f"{above}.{name}"
+
+
 def _namesakes(name: str, config: Mapping[str, Any]) -> list[str]:
     """Full keys, in any section, whose last word is `name`."""
     found = []
     for section, kind in get_type_hints(Run, include_extras=True).items():
-        if is_dataclass(kind):
-            found += [f"{section}.{f.name}" for f in fields(kind) if f.name == name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            found += [key for key in keys_of(kind, section) if key.rpartition(".")[2] == name]
         elif section in PARTS and isinstance(config.get(section), Mapping):
             found += [f"{section}.{key}" for key in config[section] if key == name]
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmnet.bounds import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from mmnet.bounds import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Ratio
 
 
 _HERE = Path(__file__).resolve().parent
@@ -30,8 +30,24 @@ PACKAGES = {
 PARTS = tuple(group for group in PACKAGES if group != "encoder")  # one of each in a run
 MODALITIES = ("image", "text")  # an encoder for each, or for one of them
 
-# What the program itself hands to a part, beside the settings.
-PASSED = {"fusion": "dims", "head": "dim", "dataset": "data", "optimizer": "model"}
+# What the program itself hands to a part, beside the settings: all of it to a fusion, a dataset
+# and an optimizer, and to a head what its constructor names (see mmnet.model.facts).
+PASSED = {
+    "fusion": ("dims",),
+    "head": (
+        "dim",
+        "token_dims",
+        "fusion",
+        "dims",
+        "words",
+        "num_labels",
+        "value_mean",
+        "value_std",
+        "make_head",
+    ),
+    "dataset": ("data",),
+    "optimizer": ("model",),
+}
 
 # The only code a config may name with `_target_`. A config can come with a downloaded
 # checkpoint, so this list is a security boundary: parts only, one package each, and the
@@ -61,9 +77,30 @@ class Trainer:
     keep_checkpoints: PositiveInt  # newest checkpoints kept, beside the best
     grad_clip: PositiveFloat | None  # largest global gradient norm
     ema_decay: Fraction | None  # moving average of the weights, evaluated and saved instead
+    modality_grid: NonNegativeInt  # val samples on which modalities are taken away at the end
     monitor: str  # "val/<metric of the head>" or "val/loss": what makes a checkpoint the best
+    modality_dropout: Fraction  # chance that a training sample loses one of its modalities
     patience: PositiveInt | None  # stop after so many evaluations without a new best
     max_nonfinite: NonNegativeInt  # skipped steps allowed among the last 100
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How one encoder is trained, in its layers: embeddings, each block, what follows them."""
+
+    freeze: Literal["all"] | PositiveInt | None  # layers that stay as they are, from the input up
+    layer_decay: Ratio  # learning rate of a layer as a share of the next one's above it
+    lora_rank: PositiveInt | None  # train adapters of this rank in the blocks, and no layer
+    lora_alpha: PositiveInt  # what adapters add is scaled by lora_alpha / lora_rank
+    lora_dropout: Fraction  # of what goes into adapters
+
+
+@dataclass(frozen=True)
+class Towers:
+    """How each encoder is trained."""
+
+    image: Tuning
+    text: Tuning
 
 
 @dataclass(frozen=True)
@@ -76,6 +113,7 @@ class Hardware:
     activation_checkpointing: bool
     micro_batch_size: PositiveInt | None  # samples at once; None: the whole batch
     num_workers: NonNegativeInt  # processes that read data
+    memory_gb: PositiveFloat | None  # to plan for (mmnet.inspect); None: what this machine has
     threads: PositiveInt | None  # CPU threads of one operation; None: torch's choice
 
 
@@ -105,6 +143,7 @@ class Run:
     hardware: Hardware
     tracker: Part
     trainer: Trainer
+    tuning: Towers
     paths: Paths
 
     @property

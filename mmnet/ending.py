@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 def hand_over(job: Job, evaluation: Evaluation | None) -> None:
     """Final weights and pictures of a run that went through."""
-    from mmnet.report import plots  # brings in matplotlib
+    from mmnet import contribution
+    from mmnet.report import modalities, plots  # bring in matplotlib
 
     if evaluation is None:  # killed between the last checkpoint and this point, then resumed
         evaluation = look(job, Stop())
@@ -37,8 +38,15 @@ def hand_over(job: Job, evaluation: Evaluation | None) -> None:
         temporary.rename(job.folder / "model.safetensors")
         plots.draw_curves(job.folder)
         if "confusion" in evaluation.tables:
-            plots.draw_confusion(job.folder, evaluation.tables["confusion"].numpy(), job.classes)
+            plots.draw_confusion(
+                job.folder, evaluation.tables["confusion"].numpy(), job.names.classes
+            )
         plots.draw_predictions(job.folder, examples(job, count=16))
+        if job.run.trainer.modality_grid:
+            job.modalities = contribution.report(job, job.run.trainer.modality_grid)
+        if job.modalities:
+            modalities.save_table(job.folder, job.modalities["grid"])
+            modalities.draw_modalities(job.folder, job.modalities)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
@@ -64,6 +72,7 @@ def summarize(job: Job, status: Status, error: str, failures: int) -> None:
         "seconds_in_steps": counters.seconds,
         "skipped_steps": counters.skipped,
         "bad_samples": job.bad.counts(),
+        "modalities": job.modalities,
         "failed_checkpoints": failures,
     }
     try:

@@ -29,3 +29,12 @@ def nearest(got: str, valid: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What another library's error says, without its further pages."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def report(error: UserError) -> str:
+    """The words for standard error: one line a problem."""
+    problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+    if len(problems) == 1:
+        return f"mmnet: error: {problems[0]}"
+    lines = "".join(f"\n  - {problem}" for problem in problems)
+    return f"mmnet: error: {len(problems)} problems in the configuration:{lines}"

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -69,6 +70,25 @@ def choose(hardware: Hardware) -> Machine:
         torch.cuda.reset_peak_memory_stats()  # an earlier job of this process had its own
     log.info("hardware: %s, %s", name(device), precision)
     return Machine(torch.device(device), precision)
+
+
+def planned_precision(hardware: Hardware) -> str:
+    """The precision that a run would train in, for hardware that need not be here."""
+    if hardware.precision != "auto":
+        return hardware.precision
+    device = hardware.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return "bf16" if fast_bf16(device) else "fp32"
+
+
+def capacity(hardware: Hardware) -> tuple[str, int]:
+    """Whose memory a run would use, and how many bytes that is."""
+    if hardware.memory_gb is not None:
+        return f"hardware.memory_gb={hardware.memory_gb:g}", int(hardware.memory_gb * 1e9)
+    if hardware.device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
+    return "this machine's free memory", psutil.virtual_memory().available
 
 
 def fast_bf16(device: str) -> bool:

@@ -12,8 +12,9 @@ from mmnet.average import Average
 from mmnet.checkpoint import Checkpoint
 from mmnet.config import Run
 from mmnet.data.bad import BadSamples
+from mmnet.data.loader import Reading
 from mmnet.hardware import Machine
-from mmnet.interfaces import Controller, Optimizer, Prepare, Schedule, Split
+from mmnet.interfaces import Controller, Names, Optimizer, Schedule, Split
 from mmnet.model import Multimodal
 
 
@@ -43,7 +44,7 @@ class Job:
     folder: Path
     machine: Machine
     model: Multimodal
-    prepare: dict[str, Prepare]
+    reading: Reading
     optimizer: Optimizer
     schedule: Schedule
     controller: Controller
@@ -51,10 +52,11 @@ class Job:
     average: Average
     train: Split
     val: Split
-    classes: list[str]
+    names: Names
     bad: BadSamples
     total: int  # optimizer steps of the whole run
     counters: Counters
+    modalities: dict[str, Any] = field(default_factory=dict)  # see mmnet.contribution.report
 
     def state(self) -> dict[str, Any]:
         """All but the weights, in types that torch loads with weights_only."""

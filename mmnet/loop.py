@@ -4,15 +4,17 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
+from torch import Tensor
 
 from mmnet.checkpoint import Writer
 from mmnet.data.loader import TrainStep, eval_batches, train_steps
 from mmnet.errors import UserError
 from mmnet.evaluation import Evaluation, Interrupted, evaluate
+from mmnet.gradients import accumulate
 from mmnet.interfaces import Signal
 from mmnet.job import Job
 from mmnet.progress import Line
@@ -36,11 +38,11 @@ def train(
     """
     run, counters, machine = job.run, job.counters, job.machine
     network = torch.compile(job.model) if run.hardware.compile else job.model
-    parameters = [p for p in job.model.parameters() if p.requires_grad]
+    parameters = Parameters(job.model)
     job.model.train()
     steps = train_steps(
         job.train,
-        job.prepare,
+        job.reading,
         batch_size=run.trainer.batch_size,
         micro_batch_size=run.micro_batch_size,
         seed=run.seed,
@@ -98,7 +100,7 @@ def train(
             waited = time.perf_counter() - began
             job.bad.add("train", data.bad)
             rate = set_rate(job)
-            loss, norm = advance(job, network, parameters, data)
+            loss, norm, shares = advance(job, network, parameters, data)
             counters.step += 1
             counters.samples += data.samples
             took = time.perf_counter() - began
@@ -108,6 +110,7 @@ def train(
             numbers = {
                 "train/loss": loss,
                 "train/grad_norm": norm,
+                **{f"train/grad_share_{name}": share for name, share in shares.items()},
                 "train/lr": rate,
                 "train/samples_per_second": data.samples / took,
                 "train/data_wait_ms": 1000 * waited,
@@ -124,41 +127,70 @@ def set_rate(job: Job) -> float:
     factor = job.schedule(job.counters.step + 1, job.total) * job.counters.factor
     rate: float = job.run.optimizer["lr"] * factor
     for group in job.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)  # see mmnet.optimizer.by_rate
     return rate
 
 
-def advance(
-    job: Job, network: Callable[..., Any], parameters: list[torch.nn.Parameter], data: TrainStep
-) -> tuple[float, float]:
-    """One optimizer step: accumulate, clip, step, average. Returns (mean loss, gradient norm).
+class Parameters:
+    """The trainable parameters of a network, and of each encoder, where there are several."""
 
-    Micro-batches weigh as many samples as they hold, so splitting the batch changes nothing.
+    def __init__(self, model: torch.nn.Module) -> None:
+        encoders: Any = model.encoders
+        self.all = [p for p in model.parameters() if p.requires_grad]
+        towers = {
+            name: [p for p in encoder.parameters() if p.requires_grad]
+            for name, encoder in encoders.items()
+        }
+        self.towers = {name: found for name, found in towers.items() if found}
+        if len(self.towers) < 2:
+            self.towers = {}
+        inside = {id(p) for found in self.towers.values() for p in found}
+        self.rest = [p for p in self.all if id(p) not in inside]
+
+    def gradient_norms(self) -> tuple[Tensor, list[Tensor]]:
+        """Of all of them, and of each encoder in the order of `towers`."""
+        parts = [*self.towers.values(), self.rest]
+        device = self.all[0].device
+        norms = [
+            torch.nn.utils.get_total_norm([p.grad for p in part if p.grad is not None]).to(device)
+            for part in parts
+        ]
+        if len(norms) == 1:
+            return norms[0], []
+        return torch.linalg.vector_norm(torch.stack(norms)), norms[:-1]
+
+
+class Advanced(NamedTuple):
+    """What is to be said of one optimizer step."""
+
+    loss: float  # mean over its samples
+    grad_norm: float
+    shares: dict[str, float]  # of each encoder in the encoders' gradient norms; see Parameters
+
+
+def advance(
+    job: Job, network: Callable[..., Any], parameters: Parameters, data: TrainStep
+) -> Advanced:
+    """One optimizer step: accumulate, clip, step, average.
+
     A step whose loss or gradient is not finite is skipped and counted; weights, optimizer
     and average stay as they were.
     """
     if not data.batches:
         log.warning("step %d skipped: none of its samples could be read", data.step)
-        return math.nan, 0.0
-    head: Any = job.model.head
+        return Advanced(math.nan, 0.0, {})
     optimizer: Any = job.optimizer  # GradScaler asks for torch's class, but needs our contract
-    total = torch.zeros((), device=job.machine.device)
-    for batch in data.batches:
-        with job.machine.autocast():
-            logits = network(batch.inputs)
-        weight = len(batch.targets["label"]) / data.samples
-        loss = head.loss(logits, batch.targets) * weight
-        job.scaler.scale(loss).backward()
-        total += loss.detach()
+    total = accumulate(job, network, parameters.all, data)
     job.scaler.unscale_(optimizer)
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    # The one wait for the device in a step: both numbers in a single copy.
-    mean_loss, grad_norm = torch.stack([total, norm]).tolist()
+    norm, of_towers = parameters.gradient_norms()
+    # The one wait for the device in a step: all numbers in a single copy.
+    mean_loss, grad_norm, *norms = torch.stack([total, norm, *of_towers]).tolist()
 
     step = job.counters.step + 1
     if math.isfinite(mean_loss) and math.isfinite(grad_norm):
         if job.run.trainer.grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, job.run.trainer.grad_clip, norm)
+            clip = job.run.trainer.grad_clip
+            torch.nn.utils.clip_grads_with_norm_(parameters.all, clip, norm)
         job.scaler.step(optimizer)
         job.average.update(step)
         job.counters.factor = job.controller(Signal(step, mean_loss, grad_norm))
@@ -166,7 +198,9 @@ def advance(
         skip(job, step, mean_loss, grad_norm)
     job.scaler.update()
     optimizer.zero_grad()
-    return mean_loss, grad_norm
+    whole = sum(norms)
+    shares = dict(zip(parameters.towers, (n / whole for n in norms), strict=True)) if whole else {}
+    return Advanced(mean_loss, grad_norm, shares)
 
 
 def skip(job: Job, step: int, loss: float, norm: float) -> None:
@@ -183,7 +217,7 @@ def look(job: Job, stop: Stop) -> Evaluation:
     began = time.perf_counter()
     batches = eval_batches(
         job.val,
-        job.prepare,
+        job.reading,
         batch_size=job.run.micro_batch_size,
         # Started for each evaluation: no more of them than there are batches to read.
         num_workers=min(
@@ -192,7 +226,7 @@ def look(job: Job, stop: Stop) -> Evaluation:
         device=job.machine.device,
     )
     with job.average.evaluated() as network:
-        evaluation = evaluate(network, batches, job.machine, stop)
+        evaluation = evaluate(network, batches, job.machine, stop, job.run.trainer.batch_size)
     job.bad.add("val", evaluation.bad)
     log.info(
         "step %d/%d  %s  (%.1f s)",

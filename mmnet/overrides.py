@@ -108,7 +108,7 @@ def _choice(override: Override, value: Any, folders: Sequence[Path]) -> str | No
         return f"no such group{nearest(group, groups(folders))}"
     if override.is_delete():
         return None
-    if override.is_add() or override.is_force_add():
+    if (override.is_add() or override.is_force_add()) and not override.package:
         return f"{group} is chosen already: leave out the +"
     if value is None:
         return f"to leave this part out write ~{group}"

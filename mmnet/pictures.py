@@ -5,44 +5,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmnet.interfaces import BadSample, Inputs
+from mmnet.data.loader import eval_batches
+from mmnet.gradcache import joined, together
 from mmnet.job import Job
 from mmnet.report.plots import Example
 
 
 def examples(job: Job, count: int) -> list[Example]:
-    """The first `count` readable samples of the split, with answer and confidence."""
-    modalities = tuple(job.prepare)
-    samples: list[Any] = []
-    for index in range(len(job.val)):
-        if len(samples) == count:
-            break
-        try:
-            samples.append(job.val.sample(index, modalities, None))
-        except BadSample:
-            continue
-    if not samples:
-        return []
-    device = job.machine.device
-    inputs: dict[str, Inputs] = {}
-    for name, prepare in job.prepare.items():
-        values, mask = prepare.collate([prepare(sample[name]) for sample in samples])
-        inputs[name] = Inputs(values.to(device), None if mask is None else mask.to(device))
+    """The first `count` readable samples of the split, with truth and answer."""
+    modalities = tuple(job.reading.prepare)
+    answers, batches, indices = [], [], []
     with job.average.evaluated() as network, torch.inference_mode(), job.machine.autocast():
         training = network.training
         network.eval()
-        chances = network(inputs).float().softmax(-1).cpu()
+        # One by one, so that bad samples do not eat into the count.
+        for batch, found, _ in eval_batches(
+            job.val, job.reading, batch_size=1, num_workers=0, device=job.machine.device
+        ):
+            if batch is None:
+                continue
+            answers.append(network(batch.inputs))
+            batches.append(batch)
+            indices += found
+            if len(indices) == count:
+                break
         network.train(training)
-    found = []
-    for sample, chance in zip(samples, chances, strict=True):
-        answer = int(chance.argmax())
-        found.append(
-            Example(
-                np.asarray(sample["image"]) if "image" in sample else None,
-                sample.get("text"),
-                job.classes[sample["label"]],
-                job.classes[answer],
-                float(chance[answer]),
-            )
-        )
-    return found
+    if not indices:
+        return []
+    head: Any = job.model.head
+    words = head.words(joined(answers), together(batches), job.names)
+    found_examples = []
+    for index, (truth, answer, right) in zip(indices, words, strict=True):
+        sample = job.val.sample(index, modalities, None)
+        image = np.asarray(sample["image"]) if "image" in sample else None
+        found_examples.append(Example(image, sample.get("text"), truth, answer, right))
+    return found_examples

@@ -29,12 +29,14 @@ def rule(*keys: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def broken(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
-    """What the sound `values` (dotted key -> value) break. `metrics`: names the head measures."""
+def broken(values: dict[str, Any]) -> Iterator[Blame]:
+    """What the sound `values` (dotted key -> value) break."""
     for keys, function in RULES:
         if all(key in values for key in keys):
             yield from function(*(values[key] for key in keys))
-    yield from _monitor(values, metrics)
+    encoders = [key for key in values if re.fullmatch(r"encoder\.\w+\._target_", key)]
+    if values.get("trainer.modality_dropout") and len(encoders) == 1:
+        yield ("trainer.modality_dropout",), "a network with one encoder has nothing to drop"
 
 
 @rule("trainer.steps", "trainer.epochs")
@@ -72,8 +74,8 @@ def whole_patches(size: int, patch: int | None) -> Iterator[Blame]:
         )
 
 
-def _whole_heads(modality: str) -> None:
-    dim_key, heads_key = f"encoder.{modality}.dim", f"encoder.{modality}.num_heads"
+def _whole_heads(part: str) -> None:
+    dim_key, heads_key = f"{part}.dim", f"{part}.num_heads"
 
     @rule(dim_key, heads_key)
     def whole_heads(dim: int | None, heads: int | None) -> Iterator[Blame]:
@@ -84,12 +86,12 @@ def _whole_heads(modality: str) -> None:
             )
 
 
-for _modality in MODALITIES:
-    _whole_heads(_modality)
+for _part in (*(f"encoder.{modality}" for modality in MODALITIES), "fusion"):
+    _whole_heads(_part)
 
 
 # Learned positions of the published models and of transformers' own defaults.
-POSITIONS = {"bert": 512, "distilbert": 512, "roberta": 512}
+POSITIONS = {"bert": 512, "clip": 77, "distilbert": 512, "modernbert": 8192, "roberta": 512}
 
 
 @rule("encoder.text.name", "encoder.text.architecture", "encoder.text.max_length")
@@ -101,6 +103,26 @@ def enough_positions(name: str | None, architecture: str | None, length: int) ->
     limit = POSITIONS.get(match.group()) if match else None
     if limit is not None and length > limit:
         yield ("encoder.text.max_length",), f"this encoder reads at most {limit} tokens"
+
+
+def _one_way_to_freeze(modality: str) -> None:
+    freeze, rank, decay = (
+        f"tuning.{modality}.{name}" for name in ("freeze", "lora_rank", "layer_decay")
+    )
+
+    @rule(freeze, rank)
+    def adapters_freeze(layers: int | str | None, size: int | None) -> Iterator[Blame]:
+        if layers is not None and size is not None:
+            yield (freeze, rank), "LoRA freezes the encoder by itself: set freeze=null"
+
+    @rule(freeze, decay)
+    def nothing_decays(layers: int | str | None, share: float) -> Iterator[Blame]:
+        if layers == "all" and share != 1:
+            yield (freeze, decay), "a frozen encoder has no learning rate: set layer_decay=1"
+
+
+for _modality in MODALITIES:
+    _one_way_to_freeze(_modality)
 
 
 @rule("optimizer._target_", "schedule._target_")
@@ -144,9 +166,52 @@ def one_folder(name: str) -> Iterator[Blame]:
         yield ("name",), "expected 1 to 100 characters without slashes or a dot in front"
 
 
-def _monitor(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
-    if "trainer.monitor" in values and "head._target_" in values:
+def undivided(values: dict[str, Any], compare: list[str]) -> Iterator[Blame]:
+    """Whether what is chosen bears a batch that is split into micro-batches.
+
+    compare: the keys of heads whose loss compares the samples of a batch.
+    """
+    sizes = ("trainer.batch_size", "hardware.micro_batch_size")
+    batch, micro = (values.get(key) for key in sizes)
+    if batch is None or micro is None or micro >= batch:
+        return
+    for key in values:
+        if re.fullmatch(r"head(\.tasks\.\w+)?\.hard_negatives", key) and values[key]:
+            yield (
+                (key, *sizes),
+                "hard negatives are found among the samples that go through the network at once, "
+                "so that fewer would change the training: set hardware.micro_batch_size=null",
+            )
+    if values.get("head.weighting") in ("pcgrad", "gradnorm") and compare:
+        yield (
+            ("head.weighting", *sizes),
+            f"this weighting needs the gradients of each task by itself, and those of "
+            f"{', '.join(compare)} come of a whole batch: set hardware.micro_batch_size=null, or "
+            f"head.weighting=uncertainty",
+        )
+
+
+def untuned(values: dict[str, Any]) -> Iterator[Blame]:
+    """Whether an encoder that is tuned is there."""
+    for modality in MODALITIES:
+        asked = [
+            key
+            for name, off in (("freeze", None), ("lora_rank", None), ("layer_decay", 1))
+            if values.get(key := f"tuning.{modality}.{name}", off) != off
+        ]
+        if asked and f"encoder.{modality}._target_" not in values:
+            yield tuple(asked), f"there is no encoder/{modality} in this network"
+
+
+def monitored(values: dict[str, Any], metrics: list[str]) -> Iterator[Blame]:
+    """Whether trainer.monitor is one of what the head measures."""
+    if "trainer.monitor" in values:
         valid = [f"val/{name}" for name in ("loss", *metrics)]
+        for key, number in values.items():
+            head = re.fullmatch(r"head(?:\.tasks\.(\w+))?\.num_classes", key)
+            if head and number <= 5:  # all answers are among the best five
+                task = f"{head[1]}_" if head[1] else ""
+                valid = [name for name in valid if name != f"val/{task}top5"]
         if values["trainer.monitor"] not in valid:
             near = nearest(values["trainer.monitor"], valid)
             yield ("trainer.monitor",), f"expected one of {', '.join(valid)}{near}"

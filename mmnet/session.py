@@ -9,7 +9,8 @@ A run folder holds, once the run has ended:
     checkpoints/         see mmnet.checkpoint
     model.safetensors    final weights: the averaged ones where there is an average
     summary.json         how it ended: status, final and best metrics, speed, memory, bad samples
-    plots/               loss, rate, confusion, predictions
+    plots/               loss, rate, confusion, predictions, modalities
+    modalities.csv       the metrics with a modality missing, swapped or noised
     git.diff             uncommitted changes of the code, if any
     tracker.json         where the tracker keeps the run, if it does
 """

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmnet.compose import Composed, Source, origins_of, settle
 from mmnet.config import CONF, TRUSTED
-from mmnet.errors import ConfigError, UserError
+from mmnet.errors import ConfigError, UserError, report
 from mmnet.overrides import read
 from mmnet.preflight import preflight
 
@@ -112,15 +112,6 @@ def clear(folder: Path) -> None:
         if here not in parent.parents or not parent.exists() or any(parent.iterdir()):
             break
         parent.rmdir()
-
-
-def report(error: UserError) -> str:
-    """The words for standard error: one line a problem."""
-    problems = error.problems if isinstance(error, ConfigError) else [str(error)]
-    if len(problems) == 1:
-        return f"mmnet: error: {problems[0]}"
-    lines = "".join(f"\n  - {problem}" for problem in problems)
-    return f"mmnet: error: {len(problems)} problems in the configuration:{lines}"
 
 
 def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

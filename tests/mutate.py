@@ -42,7 +42,8 @@ STOPPED = "resume.py::test_stopped_at_a_step_and_resumed_it_ends_the_same"
 AVERAGED = f"{STOPPED}[adamw, ema]"
 SCALED = f"{STOPPED}[fp16, accumulated]"
 GENERATORS = "resume.py::test_every_random_generator_is_restored"
-PADDING = "parts.py::test_padding_changes_no_feature"
+ABSENT = "fusion.py::test_a_modality_that_nobody_has_is_as_good_as_no_key"
+PADDING = "encoder_text.py::test_padding_changes_no_feature"
 NOT_FINITE = "loop.py::test_a_step_that_is_not_finite_is_as_if_it_had_not_been[fp32]"
 BEST = "loop.py::test_the_best_is_the_first_of_the_lowest_losses_or_the_highest_scores"
 OFTEN = "loop.py::test_evaluating_more_often_changes_no_weight"
@@ -81,7 +82,7 @@ MUTATIONS = [
     Mutation(
         "no clip",
         "loop.py",
-        "torch.nn.utils.clip_grads_with_norm_(parameters, job.run.trainer.grad_clip, norm)",
+        "torch.nn.utils.clip_grads_with_norm_(parameters.all, clip, norm)",
         "pass",
         (BY_HAND,),
     ),
@@ -94,16 +95,16 @@ MUTATIONS = [
     ),
     Mutation(
         "no accumulation weight",
-        "loop.py",
-        'weight = len(batch.targets["label"]) / data.samples',
-        "weight = 1.0",
+        "gradients.py",
+        "loss = head.loss(forward(batch), batch.targets) * (batch.size / data.samples)",
+        "loss = head.loss(forward(batch), batch.targets)",
         ("loop.py::test_splitting_the_batch_changes_no_gradient",),
     ),
     Mutation(
         "uneven micro-batches weigh the same",
-        "loop.py",
-        'weight = len(batch.targets["label"]) / data.samples',
-        "weight = 1 / len(data.batches)",
+        "gradients.py",
+        "loss = head.loss(forward(batch), batch.targets) * (batch.size / data.samples)",
+        "loss = head.loss(forward(batch), batch.targets) / len(data.batches)",
         ("loop.py::test_micro_batches_that_lost_samples_weigh_what_they_hold",),
     ),
     Mutation("no average", "loop.py", "job.average.update(step)", "pass", (BY_HAND,)),
@@ -131,17 +132,16 @@ MUTATIONS = [
     Mutation(
         "biases decay",
         "optimizer/__init__.py",
-        "(matrices if parameter.squeeze().ndim >= 2 else vectors).append(parameter)",
-        "matrices.append(parameter)",
+        '{**group, "weight_decay": 0.0}',
+        '{**group, "weight_decay": weight_decay}',
         (BY_HAND,),
     ),
     # Evaluation
     Mutation(
         "mean over batches",
         "evaluation.py",
-        "loss += head.loss(logits, batch.targets).item() * len(indices)\n"
-        "                count += len(indices)",
-        "loss += head.loss(logits, batch.targets).item()\n                count += 1",
+        "self.total += loss.item() * self._holding()",
+        "self.total += loss.item() * self.loss_batch",
         ("loop.py::test_the_evaluation_is_the_mean_over_samples",),
     ),
     Mutation("dropout in evaluation", "evaluation.py", "network.eval()", "pass", (OFTEN,)),
@@ -196,25 +196,134 @@ MUTATIONS = [
         (PADDING,),
     ),
     Mutation(
-        "bytes: padding pooled",
+        "padding pooled",
+        "encoder/pooling.py",
+        "weight = mask.unsqueeze(-1).to(tokens.dtype)",
+        "weight = torch.ones_like(mask).unsqueeze(-1).to(tokens.dtype)",
+        (PADDING,),
+    ),
+    Mutation(
+        "padding attended to by the query",
+        "encoder/pooling.py",
+        "attended: Tensor = self.attend(tokens, attn_mask=visible)",
+        "attended: Tensor = self.attend(tokens)",
+        (PADDING,),
+    ),
+    # Fusions
+    Mutation(
+        "a missing modality in late fusions",
+        "fusion/late.py",
+        "vector = vector.masked_fill(~found[:, None], 0)",
+        "pass",
+        (ABSENT,),
+    ),
+    Mutation(
+        "padding in fusions of tokens",
+        "fusion/blocks.py",
+        "return (visible | ~visible.any(1, keepdim=True))[:, None, None]",
+        "return None",
+        ("fusion.py::test_padding_changes_nothing",),
+    ),
+    Mutation(
+        "a missing modality in cross-attention",
+        "fusion/blocks.py",
+        "taken = taken.masked_fill(~visible.any(1)[:, None, None], 0)",
+        "pass",
+        (ABSENT,),
+    ),
+    Mutation(
+        "no modality embedding",
+        "fusion/early.py",
+        " + self.modality[name]",
+        "",
+        ("fusion.py::test_every_parameter_gets_a_finite_gradient_from_the_joint_vector",),
+    ),
+    Mutation(
+        "a missing modality in the bottlenecks",
+        "fusion/bottleneck.py",
+        "shared = masked_mean(torch.stack(written, 1), present)",
+        "shared = torch.stack(written, 1).mean(1)",
+        (ABSENT,),
+    ),
+    Mutation(
+        "activations kept",
+        "fusion/tokenwise.py",
+        "if self.recompute and self.training:",
+        "if False:",
+        ("fusion.py::test_recomputing_gives_the_same_gradients_and_keeps_fewer_activations",),
+    ),
+    # Encoders and their tuning
+    Mutation(
+        "a causal tower looks ahead",
         "encoder/text/bytes.py",
-        "weight = mask.unsqueeze(-1).to(tokens.dtype)",
-        "weight = torch.ones_like(mask).unsqueeze(-1).to(tokens.dtype)",
-        (PADDING,),
+        "attend = attend & earlier",
+        "attend = attend & earlier.logical_or(True)",
+        ("encoder_text.py::test_a_causal_tower_does_not_look_ahead",),
     ),
     Mutation(
-        "HuggingFace: attention to padding",
-        "encoder/text/huggingface.py",
-        "attention_mask=mask.long()",
-        "attention_mask=None",
-        (PADDING,),
+        "padding patches seen",
+        "encoder/image/naflex.py",
+        "values = inputs.values * mask.unsqueeze(-1)",
+        "values = inputs.values",
+        ("encoder_image.py::test_padding_a_picture_changes_no_feature",),
     ),
     Mutation(
-        "HuggingFace: padding pooled",
-        "encoder/text/huggingface.py",
-        "weight = mask.unsqueeze(-1).to(tokens.dtype)",
-        "weight = torch.ones_like(mask).unsqueeze(-1).to(tokens.dtype)",
-        (PADDING,),
+        "no layer-wise rate",
+        "loop.py",
+        'rate * group.get("lr_scale", 1.0)',
+        "rate",
+        ("tuning.py::test_each_layer_moves_by_its_share_of_the_rate",),
+    ),
+    Mutation(
+        "foreign weights accepted",
+        "encoder/weights.py",
+        "if not inputs & set(matched):",
+        "if False:",
+        ("weights.py::test_blocks_without_their_embeddings_are_refused",),
+    ),
+    # Missing modalities
+    Mutation(
+        "presence not handed on",
+        "model.py",
+        "name: encoder(inputs[name])._replace(present=inputs[name].present)",
+        "name: encoder(inputs[name])",
+        ("head.py::test_a_missing_modality_and_the_order_of_the_batch_do_not_matter",),
+    ),
+    Mutation(
+        "the swapped image is one's own",
+        "data/conditions.py",
+        "other = (index + max(1, size * number // (len(self.modalities) + 1))) % size",
+        "other = index",
+        ("modalities.py::test_a_swapped_image_is_another_samples_and_the_rest_is_ones_own",),
+    ),
+    Mutation(
+        "Shapley: one order",
+        "contribution.py",
+        '(worth[one] - worth["nothing"] + worth["both"] - worth[other]) / 2',
+        '(worth[one] - worth["nothing"])',
+        ("modalities.py::test_shapley_values_are_the_mean_of_both_orders_and_sum_to_the_gain",),
+    ),
+    # Heads
+    Mutation(
+        "no clamp on the logit scale",
+        "head/contrastive.py",
+        "return self.log_scale.clamp(max=limit).exp()",
+        "return self.log_scale.exp()",
+        ("head.py::test_the_scale_is_held_at_its_limit_and_can_come_back",),
+    ),
+    Mutation(
+        "GradCache: dropout drawn anew",
+        "gradcache.py",
+        "        set_random_state(state, device)\n",
+        "",
+        ("head.py::test_dropout_draws_the_same_in_both_passes_over_a_micro_batch",),
+    ),
+    Mutation(
+        "multitask: weights ignored",
+        "head/multitask.py",
+        '"weights", torch.tensor([weights[name] for name in tasks]), persistent=False',
+        '"weights", torch.ones(len(tasks)), persistent=False',
+        ("multitask.py::test_the_loss_is_the_weighted_sum_of_the_tasks_own",),
     ),
     # Data
     Mutation(
@@ -248,20 +357,20 @@ MUTATIONS = [
     Mutation(
         "labels shifted",
         "data/loader.py",
-        'labels.append(sample["label"])',
-        'labels.append(sample["label"] + 1)',
+        "torch.tensor(values, dtype=TARGETS[name])",
+        "torch.tensor(values, dtype=TARGETS[name]) + 1",
         ("data.py::test_labels_go_with_their_samples",),
     ),
     Mutation(
         "shapes: the other shape's colour",
         "dataset/shapes.py",
-        '"label": labels[asked]',
-        '"label": labels[1 - asked]',
+        'sample["label"] = colours[asked]',
+        'sample["label"] = colours[1 - asked]',
         ("shapes.py::test_the_answer_is_the_colour_of_the_shape_that_the_text_names",),
     ),
     Mutation(
         "COCO: smallest instance",
-        "dataset/coco.py",
+        "data/coco_files.py",
         "if (instance.area, -instance.id) > (best.area, -best.id):",
         "if (instance.area, -instance.id) < (best.area, -best.id):",
         ("coco.py::test_the_largest_instance_decides_ties_go_to_the_lowest_id",),
@@ -269,8 +378,8 @@ MUTATIONS = [
     Mutation(
         "bad samples replaced",
         "data/loader.py",
-        "                continue\n",
-        "                sample = self.split.sample(index + 1, self.modalities, rng)\n",
+        "bad.append((problem.key, problem.reason))",
+        "rows.append(self._row(index + 1, rng)); indices.append(index)",
         ("data.py::test_a_bad_sample_leaves_a_gap_and_is_named",),
     ),
     Mutation(

@@ -1,7 +1,7 @@
 """What tests/test_settings.py works with: every key of conf/, small runs, the cases by key."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,11 @@ from tests.jobs import SMALL, fingerprint, metrics, run_job
 Words = tuple[str, ...]
 
 # What an option cannot do without.
-BESIDE = {"optimizer=schedule_free": ("schedule=constant",)}
+BESIDE = {
+    "optimizer=schedule_free": ("schedule=constant",),
+    "head=contrastive": ("fusion=separate",),
+    "fusion=separate": ("head=contrastive",),
+}
 
 # A run of three steps, evaluated once, at its end: a twentieth of a second.
 THREE_STEPS = (
@@ -38,7 +42,7 @@ THREE_STEPS = (
 def keys() -> dict[str, str]:
     """Every key that some file of conf/ sets, with the options it was met with.
 
-    A part's keys stand behind the name of its module: optimizer.adamw.lr, encoder.image.vit.dim.
+    A part's keys stand behind the name of its module: optimizer.adamw.lr, encoder.image.timm.dim.
     """
     found: dict[str, str] = {}
     for words in choices():
@@ -46,8 +50,8 @@ def keys() -> dict[str, str]:
         for field in fields(Run):
             value = getattr(composed, field.name)
             if is_dataclass(value):
-                for inner in fields(value):
-                    found.setdefault(f"{field.name}.{inner.name}", options)
+                for key in leaves(value, field.name):
+                    found.setdefault(key, options)
             elif not isinstance(value, dict):
                 found.setdefault(field.name, options)
         for place, part in composed.parts():
@@ -57,19 +61,20 @@ def keys() -> dict[str, str]:
     return found
 
 
+def leaves(section: Any, name: str) -> Iterator[str]:
+    """The dotted keys of a section, those of the sections within it included."""
+    for inner in fields(section):
+        value, key = getattr(section, inner.name), f"{name}.{inner.name}"
+        yield from leaves(value, key) if is_dataclass(value) else [key]
+
+
 def choices() -> list[Words]:
-    """Few command lines that take every file of conf/: one of each group at a time."""
-    groups: dict[str, list[str]] = {}
-    alone: list[Words] = [()]
-    for path in sorted(CONF.rglob("*/*.yaml")):
-        group = path.parent.relative_to(CONF).as_posix()
-        option = f"{group}={path.stem}"
-        if option in BESIDE or group in ("model", "experiment"):
-            alone.append((option, *BESIDE.get(option, ())))
-        else:
-            groups.setdefault(group, []).append(option)
-    together = itertools.zip_longest(*groups.values())
-    return alone + [tuple(option for option in row if option) for row in together]
+    """A command line for every file of conf/, beside what it cannot do without."""
+    options = [
+        f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
+        for path in sorted(CONF.rglob("*/*.yaml"))
+    ]
+    return [(), *((option, *BESIDE.get(option, ())) for option in options)]
 
 
 composed = cache(load)
@@ -93,7 +98,8 @@ class Bench:
 
     def job(self, *words: str) -> Job:
         """Built, not trained."""
-        base = [w for w in THREE_STEPS if "dataset=coco" not in words or "dataset." not in w]
+        drawn = not any(word.startswith("dataset=") for word in words)
+        base = [word for word in THREE_STEPS if drawn or "dataset." not in word]
         folder = self.new_folder()
         folder.mkdir()
         return assemble(composed(*base, *words), folder)
@@ -161,7 +167,7 @@ def rates(job: Job) -> list[float]:
 def first_batch(job: Job) -> Batch:
     steps = train_steps(
         job.train,
-        job.prepare,
+        job.reading,
         batch_size=job.run.trainer.batch_size,
         micro_batch_size=job.run.micro_batch_size,
         seed=job.run.seed,

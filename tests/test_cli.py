@@ -86,7 +86,8 @@ def test_a_run_leaves_a_folder_that_says_it_all(whole: Ended) -> None:
     assert summary["steps"] == 40
     assert summary["final"]["val/loss"] == whole.metric("val/loss")[40]
     assert summary["best"]["val/loss"] == min(whole.metric("val/loss").values())
-    assert set(summary["best"]) == {"val/loss", "val/accuracy", "val/macro_f1"}
+    measured = ("loss", "accuracy", "macro_f1", "auroc", "ece")
+    assert set(summary["best"]) == {f"val/{name}" for name in measured}
     assert summary["samples_per_second"] > 0 and summary["peak_memory_mb"] > 50
     assert 0 < summary["seconds_to_first_step"] < 100
     assert summary["bad_samples"] == {"train": {}, "val": {}}
@@ -108,9 +109,9 @@ def test_the_final_weights_give_the_metrics_of_the_summary(whole: Ended, tmp_pat
     job = assemble(load(*MICRO), tmp_path)
     job.model.load_state_dict(load_file(whole.folder / "model.safetensors"))
     batches = eval_batches(
-        job.val, job.prepare, batch_size=16, num_workers=0, device=torch.device("cpu")
+        job.val, job.reading, batch_size=16, num_workers=0, device=torch.device("cpu")
     )
-    found = evaluate(job.model, batches, job.machine, Stop()).values
+    found = evaluate(job.model, batches, job.machine, Stop(), 16).values
     assert {f"val/{name}": value for name, value in found.items()} == whole.summary["final"]
 
 
@@ -142,7 +143,8 @@ def test_coco_photos_and_captions(data: Path, tmp_path: Path, model: str, worker
     assert ended.code == 0, ended.err
     assert ended.folder.parent.name == f"coco_{model}"
     assert list(ended.metric("train/loss")) == [1, 2, 3]
-    assert set(ended.summary["final"]) == {"val/loss", "val/accuracy", "val/macro_f1"}
+    measured = ("loss", "accuracy", "top5", "macro_f1", "auroc", "ece")
+    assert set(ended.summary["final"]) == {f"val/{name}" for name in measured}
     assert (ended.folder / "plots/predictions.png").stat().st_size > 10_000
 
 

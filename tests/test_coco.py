@@ -19,6 +19,8 @@ from mmnet.interfaces import BadSample, Dataset, Split
 
 
 BOTH = ("image", "text")
+LABEL = ("label",)
+OFFERED = ("label", "labels", "value", "group", "match")
 REAL = [
     *("person", "vehicle", "outdoor", "animal", "accessory", "sports"),
     *("kitchen", "food", "furniture", "electronic", "appliance", "indoor"),
@@ -54,7 +56,7 @@ def reference_labels(root: Path, split: str, edition: str = "2017") -> dict[str,
 
 def labels(dataset: Coco, split: CocoSplit) -> dict[str, str]:
     return {
-        split.key(i).split("/")[1]: dataset.classes[split.sample(i, (), None)["label"]]
+        split.key(i).split("/")[1]: dataset.names.classes[split.sample(i, (), None)["label"]]
         for i in range(len(split))
     }
 
@@ -64,26 +66,33 @@ def labels(dataset: Coco, split: CocoSplit) -> dict[str, str]:
 
 def test_real_labels_are_those_of_pycocotools(data):
     dataset: Dataset = coco(data)
-    assert dataset.classes == REAL
+    assert dataset.names.classes == dataset.names.labels == REAL
+    assert (dataset.offers, dataset.names.unit) == (OFFERED, "instances")
     for name, size in (("train", 80), ("val", 79)):
-        split: Split = dataset.split(name)
+        split: Split = dataset.split(name, LABEL)
         assert (len(split), split.notes) == (size, {})
-        assert labels(coco(data), coco(data).split(name)) == reference_labels(data / "coco", name)
+        assert labels(coco(data), coco(data).split(name, LABEL)) == reference_labels(
+            data / "coco", name
+        )
+
+
+def test_photos_may_keep_their_shape(data):
+    splits = [coco(data, image_size=size).split("val", LABEL) for size in (None, 64)]
+    for index in range(5):
+        own, square = (split.sample(index, ("image",), None)["image"] for split in splits)
+        path = data / "coco" / splits[0].key(index)
+        with Image.open(path) as photo:
+            assert own.size == photo.size and own.width != own.height
+        assert square.size == (64, 64)
+    drawn = splits[0].sample(0, ("image",), random.Random(0))["image"]
+    assert drawn.size != splits[0].sample(0, ("image",), random.Random(1))["image"].size
 
 
 def test_real_samples(data):
     dataset = coco(data)
     for name in ("train", "val"):
-        split = dataset.split(name)
-        published = json.loads((data / f"coco/annotations/captions_{name}2017.json").read_text())
-        captions = {
-            image["file_name"]: [
-                " ".join(a["caption"].split())
-                for a in sorted(published["annotations"], key=lambda a: a["id"])
-                if a["image_id"] == image["id"]
-            ]
-            for image in published["images"]
-        }
+        split = dataset.split(name, LABEL)
+        captions = published_captions(data, name)
         for i in range(len(split)):
             file_name = split.key(i).removeprefix(f"{name}2017/")
             sample = split.sample(i, BOTH, None)
@@ -95,8 +104,103 @@ def test_real_samples(data):
             assert texts == set(captions[file_name])
 
 
+def reference_contents(root: Path, split: str) -> dict[str, list[str]]:
+    """File name -> supercategory of each of its instances, by pycocotools."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO(root / f"annotations/instances_{split}2017.json")
+    return {
+        image["file_name"]: [
+            api.loadCats(one["category_id"])[0]["supercategory"]
+            for one in api.loadAnns(api.getAnnIds(imgIds=image["id"], iscrowd=False))
+        ]
+        for image in api.loadImgs(api.getImgIds())
+    }
+
+
+def test_real_labels_and_counts_are_those_of_pycocotools(data):
+    dataset = coco(data)
+    for name in ("train", "val"):
+        split = dataset.split(name, ("labels", "value"))
+        expected = reference_contents(data / "coco", name)
+        for i in range(len(split)):
+            sample, contents = split.sample(i, (), None), expected[split.key(i).split("/")[1]]
+            assert sample["labels"] == [float(label in contents) for label in REAL]
+            assert sample["value"] == len(contents) > 0
+
+
+def published_captions(data: Path, name: str) -> dict[str, list[str]]:
+    """File name -> its captions as they are handed out, by annotation id."""
+    published = json.loads((data / f"coco/annotations/captions_{name}2017.json").read_text())
+    return {
+        image["file_name"]: [
+            " ".join(a["caption"].split())
+            for a in sorted(published["annotations"], key=lambda a: a["id"])
+            if a["image_id"] == image["id"]
+        ]
+        for image in published["images"]
+    }
+
+
+def test_evaluation_by_group_lists_every_caption_of_every_photo(data):
+    split = coco(data).split("val", ("group",))
+    expected = published_captions(data, "val")
+    listed: dict[str, list[str]] = {name: [] for name in expected}
+    groups: dict[str, set[int]] = {name: set() for name in expected}
+    for i in range(len(split)):
+        sample = split.sample(i, ("text",), None)
+        name, which = split.key(i).removeprefix("val2017/").split("#")
+        assert int(which) == len(listed[name])
+        listed[name].append(sample["text"])
+        groups[name].add(sample["group"])
+    assert listed == expected
+    assert {len(found) for found in groups.values()} == {1}
+    assert len(set.union(*groups.values())) == len(expected)
+    assert len({split.key(i) for i in range(len(split))}) == len(split)
+
+
+def test_training_by_group_takes_a_photo_at_a_time(data):
+    split = coco(data).split("train", ("group",))
+    assert [split.sample(i, (), None)["group"] for i in range(len(split))] == list(range(80))
+    assert "#" not in split.key(0)
+
+
+@pytest.mark.parametrize(("name", "also"), [("train", ()), ("val", ()), ("val", ("group",))])
+def test_a_text_matches_where_it_is_a_caption_of_the_photo(data, name, also):
+    split = coco(data).split(name, ("match", *also))
+    expected = published_captions(data, name)
+    matches = []
+    for i in range(len(split)):
+        for seed in range(6) if name == "train" else (None,):
+            rng = None if seed is None else random.Random(f"{i} {seed}")
+            sample = split.sample(i, ("text",), rng)
+            matches.append(sample["match"])
+            own = expected[split.key(i).split("/")[1].split("#")[0]]
+            assert sample["match"] == (sample["text"] in own)
+    if name == "val":
+        assert matches == [1 - i % 2 for i in range(len(split))]
+    assert 0.44 < np.mean(matches) < 0.56
+
+
+def test_the_texts_of_evaluation_stay_the_same_and_come_from_many_photos(data):
+    split, again = (coco(data).split("val", ("match",)) for _ in range(2))
+    texts = [split.sample(i, ("text",), None)["text"] for i in range(len(split))]
+    assert texts == [again.sample(i, ("text",), None)["text"] for i in range(len(split))]
+    assert len(set(texts)) > 0.7 * len(texts)
+
+
+def test_targets_together_are_those_of_each_alone(data):
+    dataset = coco(data)
+    together = dataset.split("train", OFFERED)
+    for index in (0, 33, 79):
+        sample: Any = together.sample(index, BOTH, None)
+        assert sample.keys() == {*OFFERED, *BOTH}
+        for target in OFFERED:
+            alone = dataset.split("train", (target,)).sample(index, (), None)
+            assert alone == {target: sample[target]}
+
+
 def test_training_augments_by_its_random_numbers_and_evaluation_does_not(data):
-    split = coco(data).split("train")
+    split = coco(data).split("train", LABEL)
 
     def picture(seed: int | None, modalities: tuple[str, ...] = BOTH) -> bytes:
         rng = None if seed is None else random.Random(seed)
@@ -105,7 +209,7 @@ def test_training_augments_by_its_random_numbers_and_evaluation_does_not(data):
     assert picture(1) == picture(1) != picture(2)
     assert picture(None) == picture(None) != picture(1)
     assert picture(1) == picture(1, ("image",)), "the crop depends on what else is asked for"
-    plain = coco(data, crop_scale=1.0, flip_probability=0.0).split("train")
+    plain = coco(data, crop_scale=1.0, flip_probability=0.0).split("train", LABEL)
     assert plain.sample(3, BOTH, random.Random(1))["image"].tobytes() == picture(None)
 
 
@@ -124,7 +228,7 @@ def test_captions_without_instances_are_not_taken_for_coco(data):
 
 
 def test_root_names_the_folder(data):
-    assert len(coco(Path("nowhere"), root=str(data / "coco")).split("val")) == 79
+    assert len(coco(Path("nowhere"), root=str(data / "coco")).split("val", LABEL)) == 79
 
 
 def test_the_number_of_classes_must_be_that_of_the_file(data):
@@ -198,7 +302,7 @@ def small(data: Path, **changes: Any) -> Coco:
 
 
 def test_classes_in_the_order_of_the_file(tmp_path):
-    assert small(write(tmp_path)).classes == ["animal", "kitchen"]
+    assert small(write(tmp_path)).names.classes == ["animal", "kitchen"]
 
 
 def test_the_2014_edition(tmp_path):
@@ -206,14 +310,14 @@ def test_the_2014_edition(tmp_path):
     splits = {split: [photo(4, file_name=name)] for split, name in names.items()}
     dataset = small(write(tmp_path, "2014", **splits))
     for split, name in names.items():
-        assert dataset.split(split).key(0) == f"{split}2014/{name}"
-        assert dataset.split(split).sample(0, BOTH, None)["text"] == "photo 4"
+        assert dataset.split(split, LABEL).key(0) == f"{split}2014/{name}"
+        assert dataset.split(split, LABEL).sample(0, BOTH, None)["text"] == "photo 4"
 
 
 def test_of_both_editions_2017_is_taken(tmp_path):
     write(tmp_path, "2014")
     write(tmp_path, "2017")
-    assert small(tmp_path).split("val").key(0).startswith("val2017/")
+    assert small(tmp_path).split("val", LABEL).key(0).startswith("val2017/")
 
 
 def test_several_copies_are_not_guessed_between(tmp_path):
@@ -221,7 +325,7 @@ def test_several_copies_are_not_guessed_between(tmp_path):
         write(tmp_path / copy)
     with pytest.raises(UserError, match=rf"{tmp_path}/a, {tmp_path}/b.*dataset\.root="):
         small(tmp_path)
-    assert small(tmp_path, root=str(tmp_path / "b")).classes
+    assert small(tmp_path, root=str(tmp_path / "b")).names.classes
 
 
 def test_the_largest_instance_decides_ties_go_to_the_lowest_id(tmp_path):
@@ -233,7 +337,7 @@ def test_the_largest_instance_decides_ties_go_to_the_lowest_id(tmp_path):
     }
     photos = [photo(id, instances=instances) for id, (instances, _) in cases.items()]
     dataset = small(write(tmp_path, train=photos))
-    found = labels(dataset, dataset.split("train"))
+    found = labels(dataset, dataset.split("train", LABEL))
     assert found == {f"{id:012d}.jpg": label for id, (_, label) in cases.items()}
     assert found == reference_labels(tmp_path, "train")
 
@@ -253,7 +357,7 @@ def test_generated_labels_are_those_of_pycocotools(tmp_path):
         for id in rng.sample(range(100_000), 200)
     ]
     dataset = small(write(tmp_path, train=photos))
-    split = dataset.split("train")
+    split = dataset.split("train", LABEL)
     assert labels(dataset, split) == reference_labels(tmp_path, "train")
     assert 0 < split.notes["images without instances"] == 200 - len(split)
 
@@ -267,20 +371,20 @@ def test_photos_that_cannot_be_used_are_left_out_and_counted(tmp_path):
         photo(5),
     ]
     root = write(tmp_path, train=photos)
-    split = small(root).split("train")
+    split = small(root).split("train", LABEL)
     assert [split.key(i)[-5:] for i in range(len(split))] == ["1.jpg", "5.jpg"]
     assert split.notes == {"images without instances": 2, "images without captions": 1}
     path = root / "annotations/captions_train2017.json"
     content = json.loads(path.read_text())
     content["annotations"].append({"id": 999, "image_id": 77, "caption": "of no image"})
     path.write_text(json.dumps(content))
-    assert small(root).split("train").notes["annotated images that are not listed"] == 1
+    assert small(root).split("train", LABEL).notes["annotated images that are not listed"] == 1
 
 
 def test_photos_come_by_id_and_captions_too(tmp_path):
     captions = [(12, "late"), (3, "early"), (7, "early"), (5, "middle")]
     photos = [photo(id, captions=captions) for id in (30, 4, 100, 2)]
-    split = small(write(tmp_path, train=photos)).split("train")
+    split = small(write(tmp_path, train=photos)).split("train", LABEL)
     assert [int(split.key(i)[-7:-4]) for i in range(4)] == [2, 4, 30, 100]
     assert split.sample(0, ("text",), None)["text"] == "early"
     drawn = Counter(split.sample(0, ("text",), random.Random(s))["text"] for s in range(300))
@@ -288,12 +392,65 @@ def test_photos_come_by_id_and_captions_too(tmp_path):
     assert max(drawn.values()) < 140, "a caption given twice is drawn twice as often"
 
 
+def test_photos_have_any_number_of_captions(tmp_path):
+    counts = {1: 5, 2: 7, 3: 1, 4: 6}
+    photos = [
+        photo(id, captions=[(10 * id + n, f"photo {id}, caption {n}") for n in range(count)])
+        for id, count in counts.items()
+    ]
+    split = small(write(tmp_path, val=photos)).split("val", ("group",))
+    told = [split.sample(i, ("text",), None) for i in range(len(split))]
+    assert [sample["text"] for sample in told] == [
+        f"photo {id}, caption {n}" for id, count in counts.items() for n in range(count)
+    ]
+    assert Counter(sample["group"] for sample in told) == {0: 5, 1: 7, 2: 1, 3: 6}
+
+
+def test_crowds_are_neither_labels_nor_counted(tmp_path):
+    crowded = photo(1, instances=[(1, 7, 5.0, 0), (2, 5, 6.0, 0), (3, 2, 9.0, 1)])
+    split = small(write(tmp_path, train=[crowded])).split("train", ("labels", "value"))
+    assert split.sample(0, (), None) == {"labels": [1.0, 0.0], "value": 2.0}
+
+
+@pytest.mark.parametrize("rng", [None, random.Random(0)])
+def test_photos_that_share_a_caption_are_no_mismatch(tmp_path, rng):
+    said = ["A surfer rides a wave.", "a surfer  rides a wave", "A dog."]
+    photos = [photo(id, captions=[(id, text)]) for id, text in enumerate(said, 1)]
+    split = small(write(tmp_path, train=photos)).split("train", ("match",))
+    for _ in range(20):
+        texts = [split.sample(i, ("text",), rng) for i in range(3)]
+        for i, sample in enumerate(texts):
+            dog = sample["text"] == "A dog."
+            assert sample["match"] == (dog == (i == 2))
+
+
+def test_the_only_photo_of_a_split_has_nothing_to_be_mistaken_for(tmp_path):
+    captions = [(1, "one"), (2, "two"), (3, "three")]
+    root = write(tmp_path, val=[photo(1, captions=captions)])
+    split = small(root).split("val", ("match", "group"))
+    told = [split.sample(i, ("text",), None) for i in range(3)]
+    assert [(sample["text"], sample["match"]) for sample in told] == [
+        ("one", 1),
+        ("two", 1),
+        ("three", 1),
+    ]
+
+
+def test_each_caption_that_cannot_be_read_is_counted_by_itself(tmp_path):
+    photos = [photo(1, captions=[(1, "one"), (2, " "), (3, "three")]), photo(2)]
+    split = small(write(tmp_path, val=photos)).split("val", ("group",))
+    assert len(split) == 5
+    with pytest.raises(BadSample, match=r"val2017/0+1\.jpg#1: empty caption"):
+        split.sample(1, BOTH, None)
+    assert split.sample(2, ("text",), None)["text"] == "three"
+
+
 def test_captions_are_cleaned(tmp_path):
     photos = [
         photo(1, captions=[(1, "  two\r\nlines \0")]),
         photo(2, captions=[(2, " \r\n")]),
     ]
-    split = small(write(tmp_path, train=photos)).split("train")
+    split = small(write(tmp_path, train=photos)).split("train", LABEL)
     assert split.sample(0, BOTH, None)["text"] == "two lines"
     with pytest.raises(BadSample, match=r"train2017/000000000002.jpg: empty caption"):
         split.sample(1, BOTH, None)
@@ -303,7 +460,7 @@ def test_captions_are_cleaned(tmp_path):
 def test_grey_and_cmyk_photos(tmp_path):
     pictures = [Image.new("L", (50, 40), 90), Image.new("CMYK", (50, 40), (0, 255, 255, 0))]
     photos = [photo(i, picture=picture) for i, picture in enumerate(pictures, 1)]
-    split = small(write(tmp_path, train=photos)).split("train")
+    split = small(write(tmp_path, train=photos)).split("train", LABEL)
     grey, red = (np.asarray(split.sample(i, BOTH, None)["image"])[32, 32] for i in (0, 1))
     assert np.abs(grey.astype(int) - 90).max() < 4
     assert red[0] > 230
@@ -315,7 +472,7 @@ def test_files_that_are_missing_or_damaged_are_bad_samples(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file, "JPEG")
     photos = [photo(1, picture=None), photo(2, picture=file.getvalue()[:1500]), photo(3)]
-    split = small(write(tmp_path, train=photos)).split("train")
+    split = small(write(tmp_path, train=photos)).split("train", LABEL)
     for i, said in ((0, "1.jpg: missing file"), (1, "2.jpg: damaged picture: .*truncated")):
         with pytest.raises(BadSample, match=said):
             split.sample(i, BOTH, random.Random(0))
@@ -327,19 +484,19 @@ def test_files_that_are_missing_or_damaged_are_bad_samples(tmp_path):
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     root = write(tmp_path, train=[photo(1), photo(2, file_name=name, picture=None)])
     with pytest.raises(UserError, match=r"captions_train2017\.json: image 2 has file_name"):
-        small(root).split("train")
+        small(root).split("train", LABEL)
 
 
 def test_an_id_with_two_names_is_refused(tmp_path):
     root = write(tmp_path, train=[photo(1), photo(1, file_name="other.jpg")])
     with pytest.raises(UserError, match=r"image 1 is called 0+1\.jpg and other\.jpg"):
-        small(root).split("train")
+        small(root).split("train", LABEL)
 
 
 def test_an_unknown_category_is_refused_with_its_annotation(tmp_path):
     root = write(tmp_path, train=[photo(3, instances=[(31, 99, 5.0, 0)])])
     with pytest.raises(UserError, match=r"instances_train2017.*annotation 31 of image 3.*_id 99"):
-        small(root).split("train")
+        small(root).split("train", LABEL)
 
 
 def test_splits_with_other_classes_are_refused(tmp_path):
@@ -350,13 +507,13 @@ def test_splits_with_other_classes_are_refused(tmp_path):
     content["categories"].append({"id": 1, "name": "car", "supercategory": "vehicle"})
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"animal, kitchen, vehicle, but those of val are animal"):
-        small(root).split("train")
+        small(root).split("train", LABEL)
 
 
 @pytest.mark.parametrize("photos", [[], [photo(1, instances=[])], [photo(1, captions=[])]])
 def test_an_empty_split_is_refused(tmp_path, photos):
     with pytest.raises(UserError, match=r"captions_train2017.*train would be empty"):
-        small(write(tmp_path, train=photos)).split("train")
+        small(write(tmp_path, train=photos)).split("train", LABEL)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +531,7 @@ def test_malformed_files_are_named_with_the_place(tmp_path, change, said):
     path = root / "annotations/captions_train2017.json"
     path.write_text(change(path.read_text()))
     with pytest.raises(UserError, match=rf"captions_train2017\.json: .*{said}"):
-        small(root).split("train")
+        small(root).split("train", LABEL)
 
 
 def test_half_a_character_in_a_caption_costs_that_character(tmp_path):
@@ -383,7 +540,7 @@ def test_half_a_character_in_a_caption_costs_that_character(tmp_path):
     path = root / "annotations/captions_train2017.json"
     assert "photo 1" in path.read_text()
     path.write_text(path.read_text().replace("photo 1", "photo \\ud800"))
-    split = small(root).split("train")
+    split = small(root).split("train", LABEL)
     texts = [split.sample(index, ("text",), None)["text"] for index in range(len(split))]
     assert any(text.startswith("photo") and text[-1] in "?\ufffd" for text in texts)
     assert all(text.encode() for text in texts) and len(split.digest) == 64
@@ -399,7 +556,10 @@ def test_the_digest_tells_other_data_apart(tmp_path):
     digests = []
     for number, changes in enumerate(variants):
         root = write(tmp_path / str(number), train=[photo(1, **changes)])
-        digests.append(small(root).split("train").digest)
+        digests.append(small(root).split("train", LABEL).digest)
     assert len(set(digests)) == len(variants)
     shuffled = photo(1, captions=photo(1)["captions"][::-1])
-    assert small(write(tmp_path / "again", train=[shuffled])).split("train").digest == digests[0]
+    assert (
+        small(write(tmp_path / "again", train=[shuffled])).split("train", LABEL).digest
+        == digests[0]
+    )

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import mmnet
 from mmnet.compose import load
-from mmnet.config import CONF, PASSED, Hardware, Paths, Run, Trainer
+from mmnet.config import CONF, PASSED, Hardware, Paths, Run, Trainer, Tuning
 from mmnet.signature import find, signature
 
 
@@ -24,7 +24,11 @@ OPTIONS = sorted(
     if path.parent != CONF
 )
 # What an option cannot do without.
-BESIDE = {"optimizer=schedule_free": ["schedule=constant"]}
+BESIDE = {
+    "optimizer=schedule_free": ["schedule=constant"],
+    "head=contrastive": ["fusion=separate"],
+    "fusion=separate": ["head=contrastive"],
+}
 TARGETS = sorted(
     {
         line.split()[1]
@@ -67,13 +71,19 @@ def test_a_constructor_has_no_defaults_and_reads_all_its_settings(target: str) -
             return
         node = found[0]
     read = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    given = set(signature(target).parameters) - set(PASSED.values())
+    given = set(signature(target).parameters) - {
+        name for names in PASSED.values() for name in names
+    }
     assert given <= read, f"{target} does not read {given - read}"
 
 
 @pytest.mark.parametrize(
     "setting",
-    [f"{kind.__name__}.{f.name}" for kind in (Run, Trainer, Hardware, Paths) for f in fields(kind)],
+    [
+        f"{kind.__name__}.{f.name}"
+        for kind in (Run, Trainer, Tuning, Hardware, Paths)
+        for f in fields(kind)
+    ],
 )
 def test_every_typed_setting_is_read_by_the_program(setting: str) -> None:
     kind, name = setting.split(".")

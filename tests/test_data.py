@@ -17,11 +17,13 @@ import pytest
 import torch
 
 from mmnet.data.bad import BadSamples
-from mmnet.data.files import check_root, find_root, read_json
-from mmnet.data.loader import EvalBatch, TrainStep, eval_batches, train_steps
+from mmnet.data.files import check_root, find_root, read_csv, read_json, read_json_lines
+from mmnet.data.held_out import held_out
+from mmnet.data.loader import EvalBatch, Reading, TrainStep, eval_batches, train_steps
 from mmnet.data.order import SampleRandom, draw
+from mmnet.data.pairs import another, fits
 from mmnet.errors import UserError
-from mmnet.interfaces import BadSample, Inputs, Sample
+from mmnet.interfaces import TARGETS, BadSample, Batch, Inputs, Sample
 from mmnet.job import rng_state
 
 
@@ -55,6 +57,8 @@ class Numbers:
 
 
 class Parse:
+    blank = "-7 -7"
+
     def __call__(self, raw: str) -> torch.Tensor:
         return torch.tensor([float(word) for word in raw.split()], dtype=torch.float64)
 
@@ -62,7 +66,12 @@ class Parse:
         return Inputs(torch.stack(tensors), None)
 
 
-def steps(split: Any, **changes: Any) -> Generator[TrainStep, None, None]:
+READING = Reading(prepare={"text": Parse()}, targets=("label",))
+
+
+def steps(
+    split: Any, reading: Reading = READING, **changes: Any
+) -> Generator[TrainStep, None, None]:
     settings = {
         "batch_size": 8,
         "micro_batch_size": 8,
@@ -72,12 +81,12 @@ def steps(split: Any, **changes: Any) -> Generator[TrainStep, None, None]:
         "num_workers": 0,
         "device": CPU,
     }
-    return train_steps(split, {"text": Parse()}, **settings | changes)  # type: ignore[arg-type]
+    return train_steps(split, reading, **settings | changes)  # type: ignore[arg-type]
 
 
-def evals(split: Any, **changes: Any) -> Iterator[EvalBatch]:
+def evals(split: Any, reading: Reading = READING, **changes: Any) -> Iterator[EvalBatch]:
     settings = {"batch_size": 4, "num_workers": 0, "device": CPU}
-    return eval_batches(split, {"text": Parse()}, **settings | changes)  # type: ignore[arg-type]
+    return eval_batches(split, reading, **settings | changes)  # type: ignore[arg-type]
 
 
 def rows(step: TrainStep) -> list[list[float]]:
@@ -262,6 +271,158 @@ def test_the_run_s_own_random_numbers_are_not_touched(workers):
     assert after["python"] == before["python"]
 
 
+# Modalities that are missing
+
+
+class Sparse(Numbers):
+    """Sample i has what `has` says of i, by modality; each says "i" and a random number."""
+
+    def __init__(self, size: int, has: str = "both") -> None:
+        super().__init__(size)
+        self.has = has
+
+    def there(self, index: int) -> tuple[str, ...]:
+        if self.has == "both":
+            return BOTH
+        return [BOTH, ("image",), ("text",), BOTH, ()][index % (5 if self.has == "any" else 4)]
+
+    def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
+        drawn = rng.random() if rng else -1.0
+        found: Any = {name: f"{index} {drawn}" for name in modalities if name in self.there(index)}
+        found |= {"label": index % 5, "value": index / 2, "match": 1}
+        sample: Sample = found
+        return sample
+
+
+BOTH = ("image", "text")
+PAIRS = Reading(prepare=dict.fromkeys(BOTH, Parse()), targets=("label",))
+
+
+def found(batches: list[Batch]) -> list[dict[str, list[float]]]:
+    """Of each sample, [index, random number] of the modalities that it has."""
+    samples = []
+    for batch in batches:
+        for row in range(batch.size):
+            sample = {}
+            for name, (values, _, present) in batch.inputs.items():
+                assert values.shape[0] == batch.size
+                if present is None or present[row]:
+                    sample[name] = values[row].tolist()
+            samples.append(sample)
+    return samples
+
+
+def flat(stream: Iterator[TrainStep]) -> list[dict[str, list[float]]]:
+    return [sample for step in stream for sample in found(step.batches)]
+
+
+def test_where_nothing_is_missing_there_is_no_mask():
+    for batch, _, _ in evals(Sparse(9), PAIRS):
+        assert batch
+        assert [inputs.present for inputs in batch.inputs.values()] == [None, None]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_present_says_which_samples_have_a_modality(workers):
+    split = Sparse(17, "some")
+    seen = list(evals(split, PAIRS, num_workers=workers))
+    samples = found([batch for batch, _, _ in seen if batch])
+    assert [tuple(sample) for sample in samples] == [split.there(i) for i in range(17)]
+    assert all(value == [i, -1.0] for i, sample in enumerate(samples) for value in sample.values())
+    first = seen[0].batch
+    assert first
+    for name, rows in (("image", [1, 1, 0, 1]), ("text", [1, 0, 1, 1])):
+        values, _, present = first.inputs[name]
+        assert present is not None
+        assert (present.dtype, present.tolist()) == (torch.bool, [bool(row) for row in rows])
+        assert values[rows.index(0)].tolist() == [-7.0, -7.0]  # the blank
+    last = seen[-1].batch
+    assert last and [inputs.present for inputs in last.inputs.values()] == [None, None]
+
+
+def test_a_modality_that_a_whole_batch_lacks_keeps_its_place():
+    [_, (alone, _, _)] = evals(Sparse(2, "some"), PAIRS, batch_size=1)
+    assert alone
+    assert alone.inputs["text"].values.shape == (1, 2)
+    assert alone.inputs["text"].present.tolist() == [False]
+    assert alone.inputs["image"].present is None
+
+
+def test_a_sample_with_nothing_is_bad_and_named():
+    reads = list(evals(Sparse(10, "any"), PAIRS, batch_size=5))
+    assert [bad for read in reads for bad in read.bad] == [
+        ("number/4", "no image and no text"),
+        ("number/9", "no image and no text"),
+    ]
+    assert [read.indices for read in reads] == [[0, 1, 2, 3], [5, 6, 7, 8]]
+
+
+def test_a_sample_without_the_only_modality_that_is_read_is_bad():
+    [read] = evals(Sparse(4, "some"), READING)
+    assert read.bad == [("number/1", "no text")]
+    assert read.indices == [0, 2, 3]
+
+
+def test_targets_have_the_types_of_the_contract():
+    reading = PAIRS._replace(targets=("label", "value", "match"))
+    [(batch, _, _)] = evals(Sparse(4, "some"), reading)
+    assert batch
+    assert {name: target.dtype for name, target in batch.targets.items()} == {
+        name: TARGETS[name] for name in reading.targets
+    }
+    assert batch.targets["value"].tolist() == [0.0, 0.5, 1.0, 1.5]
+
+
+# Modalities that are dropped in training
+
+
+def dropping(share: float) -> Reading:
+    return PAIRS._replace(modality_dropout=share)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_share_of_the_samples_loses_one_modality_and_none_loses_both(share):
+    samples = flat(steps(Sparse(500), dropping(share), batch_size=100, last_step=40))
+    kept = [tuple(sample) for sample in samples]
+    assert set(kept) == {BOTH, ("image",), ("text",)}
+    for left in ("image", "text"):
+        assert kept.count((left,)) / 4_000 == pytest.approx(share / 2, abs=0.03)
+
+
+def test_what_a_sample_loses_is_drawn_anew_in_each_epoch():
+    kept = [tuple(sample) for sample in flat(steps(Sparse(1), dropping(0.5), last_step=8))]
+    assert set(kept) == {BOTH, ("image",), ("text",)}
+
+
+def test_what_is_left_is_what_a_run_without_would_have_seen():
+    whole = flat(steps(Sparse(23), PAIRS))
+    left = flat(steps(Sparse(23), dropping(0.5)))
+    assert len(whole) == len(left)
+    for before, after in zip(whole, left, strict=True):
+        assert after.items() <= before.items()
+
+
+@pytest.mark.parametrize("changes", [{"num_workers": 2}, {"micro_batch_size": 3}])
+def test_what_is_dropped_depends_on_the_sample_alone(changes):
+    plain = flat(steps(Sparse(23, "some"), dropping(0.5)))
+    assert flat(steps(Sparse(23, "some"), dropping(0.5), **changes)) == plain
+    assert flat(steps(Sparse(23, "some"), dropping(0.5), first_step=5)) == plain[4 * 8 :]
+    assert flat(steps(Sparse(23, "some"), dropping(0.5), seed=1)) != plain
+
+
+def test_a_sample_that_has_one_modality_keeps_it():
+    split = Sparse(40, "some")
+    for sample in flat(steps(split, dropping(0.99), last_step=20)):
+        index = int(next(iter(sample.values()))[0])
+        assert len(sample) == 1 or split.there(index) == BOTH
+        assert sample.keys() <= set(split.there(index))
+
+
+def test_evaluation_drops_nothing():
+    for batch, _, _ in evals(Sparse(9), dropping(0.99)):
+        assert batch and all(inputs.present is None for inputs in batch.inputs.values())
+
+
 # Trouble in workers
 
 
@@ -444,6 +605,57 @@ def test_the_count_survives_a_checkpoint(tmp_path, caplog):
         after.add("train", [("c", "missing file")])
 
 
+# Which samples are held out, and which text stands beside a picture
+
+
+def test_the_asked_share_of_the_names_is_held_out():
+    names = [f"name {i}" for i in range(1_000)]
+    held = held_out(names, 0.2)
+    assert len(held) == 200
+    assert held < held_out(names, 0.3)
+    assert 70 < len(held & set(names[:500])) < 130, "not spread over the names"
+
+
+def test_what_is_held_out_depends_on_the_names_alone():
+    names = [f"name {i}" for i in range(50)]
+    assert held_out(reversed(names), 0.2) == held_out(names * 3, 0.2) == held_out(names, 0.2)
+    assert held_out("abcdefghij", 0.3) == {"d", "f", "j"}, "other than it was: resumed runs leak"
+
+
+@pytest.mark.parametrize(("names", "fraction", "count"), [("ab", 0.01, 1), ("abc", 0.99, 2)])
+def test_neither_side_is_empty_where_there_are_two_names(names, fraction, count):
+    assert len(held_out(names, fraction)) == count
+
+
+def test_a_single_name_is_not_held_out():
+    assert held_out("a", 0.9) == held_out("", 0.9) == set()
+
+
+def test_half_of_the_texts_fit():
+    assert [fits(index, None) for index in range(4)] == [True, False, True, False]
+    rng = random.Random(0)
+    assert np.mean([fits(0, rng) for _ in range(2_000)]) == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_another_is_any_position_that_is_not_the_same(drawn):
+    rng = random.Random(0) if drawn else None
+    found = [another(index % 10, 10, rng, lambda other: other < 4) for index in range(2_000)]
+    assert all(other is not None and other >= 4 for other in found)
+    assert not any(other == index % 10 for index, other in enumerate(found))
+    if drawn:
+        counts = np.bincount(np.array(found), minlength=10)[4:]
+        assert counts.min() > 0.8 * counts.max(), "some texts are wrong more often than others"
+    else:
+        assert found[:10] == found[10:20]
+
+
+def test_another_is_found_however_rare_and_none_where_there_is_none():
+    assert another(3, 10_000, None, lambda other: other != 77) == 77
+    assert another(3, 100, random.Random(0), lambda other: True) is None
+    assert another(0, 1, None, lambda other: False) is None
+
+
 # Finding files
 
 
@@ -518,3 +730,79 @@ def test_malformed_json_is_named_with_the_place(tmp_path, text, said):
     path.write_bytes(text)
     with pytest.raises(UserError, match=rf"file\.json: .*({said})"):
         read_json(path, list[dict[str, int]])
+
+
+def test_json_lines_end_at_line_feeds_alone(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_bytes('\ufeff{"a": "one\u2028two"}\n\n  \r\n{"a": "\x85"}'.encode())
+    assert read_json_lines(path, dict[str, str]) == [(1, {"a": "one\u2028two"}), (4, {"a": "\x85"})]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"a": 1', "truncated"),
+        (b'{"a": "x"}', r"Expected `int`, got `str` - at `\$\[\.\.\.\]"),
+        (b'{"\xff": 1}', "."),
+        (b'{"a": ' + b"[" * 100_000, "."),
+        (b"[]", "Expected `object`"),
+    ],
+)
+def test_malformed_json_lines_are_named_with_the_line(tmp_path, line, said):
+    path = tmp_path / "file.json"
+    path.write_bytes(b'{"a": 1}\n\n' + line + b"\n")
+    with pytest.raises(UserError, match=rf"file\.json, line 3: .*({said})"):
+        read_json_lines(path, dict[str, int])
+
+
+def test_half_a_character_in_a_json_line_is_let_through(tmp_path):
+    path = tmp_path / "file.json"
+    for text in ("\\ud800", "\\ud800 and more"):
+        path.write_text(f'{{"a": "{text}"}}')
+        told = {"a": text.replace("\\ud800", "\ud800")}
+        assert read_json_lines(path, dict[str, str]) == [(1, told)]
+        assert read_json(path, dict[str, str]) == told
+
+
+def test_csv_rows_come_by_column_with_the_line_they_begin_on(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_bytes(
+        b'\xef\xbb\xbfname,tags,more\r\ncat,"fur, paws",\r\n\r\n"two\nlines",x,"say ""hi"""\n'
+        b"caf\xe9,y,z"
+    )
+    assert read_csv(path, ("name", "tags")) == [
+        (2, {"name": "cat", "tags": "fur, paws", "more": ""}),
+        (4, {"name": "two\nlines", "tags": "x", "more": 'say "hi"'}),
+        (6, {"name": "caf\ufffd", "tags": "y", "more": "z"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"empty, expected a header with name, tags"),
+        ("nam,tags\n", r"line 1: the header has no column 'name'; did you mean 'nam'\?"),
+        ("name;tags\n", r"line 1: the header has no column 'name'"),
+        ("x,tags\n", r"line 1: .*no column 'name'; it has x, tags"),
+        ("name,tags\na,b\nc\n", r"line 3: 1 fields, expected 2"),
+        ("name,tags\na,b,c\n", r"line 2: 3 fields, expected 2"),
+        ('name,tags\na,b\nc,"d\ne,f\n', r"line 3: unexpected end"),
+        ('name,tags\na,"b"c\n', r"line 2: "),
+    ],
+)
+def test_malformed_csv_is_named_with_the_line(tmp_path, text, said):
+    path = tmp_path / "file.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"file\.csv[:,] {said}"):
+        read_csv(path, ("name", "tags"))
+
+
+def test_a_dataset_may_be_known_by_a_file(tmp_path):
+    layouts = [["list.csv"], ["data/list.csv"]]
+    make(tmp_path, "a/data", "b/c")
+    (tmp_path / "a/data/list.csv").touch()
+    assert find_root("some", tmp_path, layouts) == tmp_path / "a"
+    (tmp_path / "a/list.csv").touch()
+    (tmp_path / "a/data/list.csv").unlink()
+    assert find_root("some", tmp_path, layouts) == tmp_path / "a"
+    assert find_root("some", tmp_path / "a", layouts) == tmp_path / "a"

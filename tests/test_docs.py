@@ -11,10 +11,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-from mmnet.errors import ConfigError
+from mmnet.errors import ConfigError, report
 from mmnet.preflight import preflight
 from mmnet.track.recorder import read
-from mmnet.train import report
 from tests.command import Ended, run, run_folders
 from tests.jobs import SMALL
 
@@ -101,7 +100,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_are_named_exist(page: Path) -> None:
     """Paths into the project, outside examples of what one could add."""
     for name in re.findall(r"`((?:conf|docs|experiments|mmnet|tests)/[\w./]*)`", prose(page)):
-        if "gat" not in name:  # the part of add_a_part.md
+        if "weigh" not in name:  # the part of add_a_part.md
             assert (PROJECT / name).exists(), f"{page.name}: {name}"
 
 
@@ -185,7 +184,7 @@ def test_the_part_on_the_page_trains(trained: Ended) -> None:
         4,
         5,
     ]
-    assert "experiments.gating.gated.Gated" in (trained.folder / "config.yaml").read_text()
+    assert "experiments.weighing.weighed.Weighed" in (trained.folder / "config.yaml").read_text()
 
 
 @pytest.mark.train

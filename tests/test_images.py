@@ -472,3 +472,23 @@ def test_crops_of_any_picture(size):
     for seed in range(50):
         crop = augment(Image.new("RGB", size), 32, random.Random(seed), 0.9, 0.5)
         assert crop.size == (32, 32)
+
+
+def test_a_picture_may_keep_its_shape():
+    assert resize(Image.new("RGB", (300, 90)), None).size == (300, 90)
+    assert resize(Image.new("RGB", (4096, 1000)), None).size == (1024, 250)
+    assert resize(Image.new("RGB", (5000, 1)), None).size == (1024, 1)
+    pixels = np.asarray(resize(SLOPE, None))
+    assert np.array_equal(pixels, np.asarray(SLOPE))
+
+
+def test_crops_in_the_shape_of_the_picture():
+    """Their aspect ratios lie around that of the picture, and they are not enlarged."""
+    wide = Image.new("RGB", (800, 200))
+    crops_of_it = [augment(wide, None, random.Random(i), 0.3, 0.5).size for i in range(200)]
+    aspect = np.array([width / height for width, height in crops_of_it])
+    share = np.array([width * height for width, height in crops_of_it]) / (800 * 200)
+    assert 2.9 < aspect.min() < 3.2 and 5.0 < aspect.max() < 5.5
+    assert 0.28 < share.min() < 0.4 and 0.85 < share.max() <= 1
+    long = augment(Image.new("RGB", (4000, 2000)), None, random.Random(0), 1.0, 0.0)
+    assert long.width == 1024 and long.height == pytest.approx(512, abs=1)

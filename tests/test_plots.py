@@ -92,8 +92,8 @@ def test_confusion_of_nothing(tmp_path: Path) -> None:
 
 
 def test_right_and_wrong_predictions_differ_at_a_glance(tmp_path: Path) -> None:
-    right = Example(RED, "a red square", "red", "red", 0.9)
-    wrong = right._replace(answer="blue")
+    right = Example(RED, "a red square", "red", "red  90%", True)
+    wrong = right._replace(answer="blue", right=False)
     path = draw_predictions(tmp_path, [right] * 8)
     assert picture(path).shape[1] == 800
     assert share(path, (200, 0, 0)) > 0.2
@@ -105,7 +105,7 @@ def test_right_and_wrong_predictions_differ_at_a_glance(tmp_path: Path) -> None:
 
 
 def test_at_most_sixteen_predictions(tmp_path: Path) -> None:
-    example = Example(RED, "t", "a", "a", 1.0)
+    example = Example(RED, "t", "a", "a", True)
     sixteen = picture(draw_predictions(tmp_path, [example] * 16))
     assert np.array_equal(picture(draw_predictions(tmp_path, [example] * 40)), sixteen)
 
@@ -126,15 +126,15 @@ def test_at_most_sixteen_predictions(tmp_path: Path) -> None:
     ],
 )
 def test_any_text_can_be_drawn(tmp_path: Path, text: str) -> None:
-    example = Example(RED, text, text, "b", 0.5)
+    example = Example(RED, text, text, "b", False)
     path = draw_predictions(tmp_path, [example, example._replace(image=None)])
     assert picture(path).shape[0] < 500
     draw_confusion(tmp_path, np.eye(2), [text, "b"])
 
 
 def test_predictions_of_one_modality(tmp_path: Path) -> None:
-    text_only = Example(None, "a red square", "red", "red", 0.9)
-    image_only = Example(RED, None, "red", "blue", 0.9)
+    text_only = Example(None, "a red square", "red", "red  90%", True)
+    image_only = Example(RED, None, "red", "blue", False)
     low = picture(draw_predictions(tmp_path, [text_only] * 4))
     high = picture(draw_predictions(tmp_path, [image_only] * 4))
     assert low.shape[0] < high.shape[0]

@@ -19,7 +19,11 @@ from torch import Tensor
 from mmnet.compose import load
 from mmnet.job import Job
 from mmnet.track.recorder import read
-from tests import settings_trackers  # noqa: F401 (registers its cases)
+from tests import (  # noqa: F401 (they register their cases)
+    settings_fusion,
+    settings_parts,
+    settings_trackers,
+)
 from tests.command import Ended, run
 from tests.jobs import fingerprint, metrics, run_job
 from tests.settings import (
@@ -339,7 +343,7 @@ BYTES = "encoders.text."
 BERT = "encoders.text.body."
 
 
-@case("encoder.image.vit.name")
+@case("encoder.image.timm.name")
 def _(bench: Bench) -> None:
     own = [f"encoder.image.{key}=null" for key in ("dim", "depth", "num_heads", "patch_size")]
     named = bench.job(*own, "encoder.image.name=test_vit")
@@ -347,7 +351,7 @@ def _(bench: Bench) -> None:
     assert "did you mean 'test_vit'?" in bench.refusal("encoder.image.name=tst_vit")
 
 
-@case("encoder.image.vit.pretrained")
+@case("encoder.image.timm.pretrained")
 def _(bench: Bench) -> None:
     published = bench.job("seed=7").model.encoders["image"].body.state_dict()
     file = bench.folder / "published.safetensors"
@@ -358,7 +362,7 @@ def _(bench: Bench) -> None:
     assert "cannot load weights" in bench.refusal("encoder.image.pretrained=hub")  # no network
 
 
-@case("encoder.image.vit.image_size")
+@case("encoder.image.timm.image_size")
 def _(bench: Bench) -> None:
     job = bench.job("encoder.image.image_size=64")
     assert shape(job, f"{VIT}pos_embed") == (1, 1 + 64, 32)
@@ -397,8 +401,8 @@ def _(bench: Bench) -> None:
 @case("encoder.text.huggingface.pretrained")
 def _(bench: Bench) -> None:
     folder, stored = published(bench)
-    read_in = bench.job(*named(bench, folder), "encoder.text.pretrained=true")
-    drawn = bench.job(*named(bench, folder), "encoder.text.pretrained=false")
+    read_in = bench.job(*named(bench, folder), "encoder.text.pretrained=hub")
+    drawn = bench.job(*named(bench, folder), "encoder.text.pretrained=null")
     body = {
         name.removeprefix(BERT): value
         for name, value in read_in.model.state_dict().items()
@@ -457,9 +461,9 @@ def has_the_size(word: str, tensor: str, expected: tuple[int, ...] | None, bench
 
 
 for _key, _word, _tensor, _expected in (
-    ("encoder.image.vit.patch_size", "encoder.image.patch_size=16", f"{VIT}pos_embed", (1, 5, 32)),
-    ("encoder.image.vit.dim", "encoder.image.dim=48", f"{VIT}norm.weight", (48,)),
-    ("encoder.image.vit.depth", "encoder.image.depth=5", f"{VIT}blocks.4.norm1.weight", None),
+    ("encoder.image.timm.patch_size", "encoder.image.patch_size=16", f"{VIT}pos_embed", (1, 5, 32)),
+    ("encoder.image.timm.dim", "encoder.image.dim=48", f"{VIT}norm.weight", (48,)),
+    ("encoder.image.timm.depth", "encoder.image.depth=5", f"{VIT}blocks.4.norm1.weight", None),
     ("encoder.text.bytes.dim", "encoder.text.dim=48", f"{BYTES}norm.weight", (48,)),
     ("encoder.text.bytes.depth", "encoder.text.depth=3", f"{BYTES}blocks.2.norm1.weight", None),
     (
@@ -496,7 +500,7 @@ def _(bench: Bench) -> None:
 def _(bench: Bench) -> None:
     job = bench.job("dataset.num_classes=6")
     labels = [job.train.sample(i, (), None)["label"] for i in range(64)]
-    assert set(labels) == set(range(6)) and len(job.classes) == 6
+    assert set(labels) == set(range(6)) and len(job.names.classes) == 6
 
 
 @case("dataset.shapes.image_size")
@@ -601,7 +605,7 @@ def drops(place: str, bench: Bench) -> None:
 
 
 for _place in (
-    "encoder.image.vit.dropout",
+    "encoder.image.timm.dropout",
     "encoder.text.bytes.dropout",
     "encoder.text.huggingface.dropout",
     "fusion.concat.dropout",
@@ -630,7 +634,7 @@ def goes_another_way(base: Words, changes: Words, bench: Bench) -> None:
 BERT_MICRO: Words = ("encoder/text=bert_micro",)
 FREE: Words = ("optimizer=schedule_free", "schedule=constant")
 ANOTHER_WAY: dict[str, tuple[Words, Words]] = {
-    "encoder.image.vit.num_heads": ((), ("encoder.image.num_heads=4",)),
+    "encoder.image.timm.num_heads": ((), ("encoder.image.num_heads=4",)),
     "encoder.text.bytes.num_heads": ((), ("encoder.text.num_heads=4",)),
     "encoder.text.huggingface.num_heads": (BERT_MICRO, ("encoder.text.num_heads=4",)),
     "encoder.text.huggingface.pooling": (BERT_MICRO, ("encoder.text.pooling=mean",)),

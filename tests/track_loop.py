@@ -31,7 +31,7 @@ seed: 3
 resume: null
 model: {name: late}
 encoder:
-  image: {_target_: mmnet.encoder.image.vit.ViT, dim: 96, patch: null, pretrained: false}
+  image: {_target_: mmnet.encoder.image.timm.Timm, dim: 96, patch: null, pretrained: null}
   text: null
 head: {num_classes: "${dataset.num_classes}"}
 dataset: {_target_: mmnet.dataset.shapes.Shapes, num_classes: 4, root: null}

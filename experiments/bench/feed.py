@@ -20,9 +20,9 @@ from mmnet.checkpoint import Writer
 from mmnet.compose import make
 from mmnet.config import Run
 from mmnet.data.bad import BadSamples
-from mmnet.data.loader import TrainStep, train_steps
+from mmnet.data.loader import Reading, TrainStep, train_steps
 from mmnet.hardware import choose
-from mmnet.interfaces import Inputs, Sample
+from mmnet.interfaces import Inputs, Names, Sample
 from mmnet.job import Counters, Job, seed_everything
 from mmnet.loop import train
 from mmnet.model import Multimodal
@@ -55,7 +55,9 @@ class Memory:
 
 
 class Ready:
-    """Tensors to batches: a sample needs no preparing."""
+    """Tensors to batches: a sample needs no preparing, and none lacks a modality."""
+
+    blank = torch.zeros(0)
 
     def __init__(self, collate: Collate) -> None:
         self._collate = collate
@@ -112,7 +114,7 @@ def make_job(
         folder=folder,
         machine=machine,
         model=model,
-        prepare={"image": Ready(own["image"].collate), "text": clock},
+        reading=Reading({"image": Ready(own["image"].collate), "text": clock}, ("label",)),
         optimizer=optimizer,
         schedule=make(run.schedule),
         controller=make(run.controller),
@@ -120,7 +122,7 @@ def make_job(
         average=follow(model, optimizer, run.trainer.ema_decay),
         train=split,
         val=Memory(samples[: run.trainer.batch_size]),
-        classes=[],
+        names=Names(),
         bad=BadSamples("fail", 0.0, {"train": len(split), "val": run.trainer.batch_size}),
         total=run.trainer.steps or 0,
         counters=Counters(),
@@ -132,7 +134,7 @@ def batches(job: Job) -> Iterator[TrainStep]:
     """What the loop of mmnet would be fed, for other loops."""
     return train_steps(
         job.train,
-        job.prepare,
+        job.reading,
         batch_size=job.run.trainer.batch_size,
         micro_batch_size=job.run.micro_batch_size,
         seed=job.run.seed,

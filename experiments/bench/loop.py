@@ -83,8 +83,8 @@ class Words(nn.Module):
 
 
 def micro_network() -> Multimodal:
-    fusion = Concat({"image": Pixels.dim, "text": Words.dim}, 32, 0.0)
-    head = Classification(fusion.dim, num_classes=4, label_smoothing=0.0, dropout=0.0)
+    fusion = Concat({"image": Pixels.dim, "text": Words.dim}, 32, "concat", 0.0)
+    head = Classification(fusion.dim, 4, None, label_smoothing=0.0, focal_gamma=0, dropout=0.0)
     return Multimodal({"image": Pixels(), "text": Words()}, fusion, head)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from experiments.bench.common import VOCABULARY
 from experiments.bench.feed import Collate
-from mmnet.encoder.image.vit import ViT
+from mmnet.encoder.image.timm import Timm
 from mmnet.encoder.text.huggingface import HuggingFace
 from mmnet.fusion.concat import Concat
 from mmnet.head.classification import Classification
@@ -44,15 +44,27 @@ EQUAL_WORK = Shape(64, (256, 8, 8), (256, 6, 8), 0.1, 16, 64)
 def network(shape: Shape, vocabulary: Path) -> Multimodal:
     """This package's own parts."""
     dim, depth, heads = shape.image
-    image = ViT(
-        "vit_tiny_patch16_224", None, shape.image_size, 16, dim, depth, heads, shape.dropout
+    image = Timm(
+        name="vit_tiny_patch16_224",
+        pretrained=None,
+        image_size=shape.image_size,
+        patch_size=16,
+        dim=dim,
+        depth=depth,
+        num_heads=heads,
+        reg_tokens=None,
+        dynamic_img_size=False,
+        output_stride=None,
+        pooling=None,
+        dropout=shape.dropout,
+        drop_path=0.0,
     )
     dim, depth, heads = shape.text
     text = HuggingFace(
         name=None,
         architecture="bert",
         tokenizer=str(vocabulary),
-        pretrained=False,
+        pretrained=None,
         max_length=shape.max_length,
         pooling="cls",
         dim=dim,
@@ -60,8 +72,10 @@ def network(shape: Shape, vocabulary: Path) -> Multimodal:
         num_heads=heads,
         dropout=shape.dropout,
     )
-    fusion = Concat({"image": image.dim, "text": text.dim}, 192, shape.dropout)
-    head = Classification(fusion.dim, CLASSES, label_smoothing=0.0, dropout=0.0)
+    fusion = Concat({"image": image.dim, "text": text.dim}, 192, "concat", shape.dropout)
+    head = Classification(
+        fusion.dim, CLASSES, None, label_smoothing=0.0, focal_gamma=0, dropout=0.0
+    )
     return Multimodal({"image": image, "text": text}, fusion, head)
 
 
@@ -96,7 +110,8 @@ def padded(collate: Collate, length: int) -> Collate:
     """Every caption as long as the longest one allowed."""
 
     def padded_collate(tensors: list[Tensor]) -> Inputs:
-        values, mask = collate(tensors)
+        collated = collate(tensors)
+        values, mask = collated.values, collated.mask
         assert mask is not None
         more = (0, length - values.shape[1])
         return Inputs(nn.functional.pad(values, more), nn.functional.pad(mask, more))

@@ -1,14 +1,17 @@
-"""Finding a published dataset by its layout, and parsing its JSON."""
+"""Finding a published dataset by its layout, and parsing its JSON and CSV."""
 
+import codecs
+import csv
+import io
 import json
 import mmap
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from mmnet.errors import UserError
+from mmnet.errors import UserError, nearest
 
 
 T = TypeVar("T")
@@ -19,15 +22,15 @@ DEPTH = 3  # folders below paths.data in which a dataset is looked for
 def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
     """The one folder at or below `data` that holds every part of one of `layouts`.
 
-    A part is a path relative to that folder; the first folder of the first one tells a folder
-    that is nearly right. Raises UserError if there is none, or several.
+    A part is a path relative to that folder; where the first one of a layout begins tells a
+    folder that is nearly right. Raises UserError if there is none, or several.
     """
     found: dict[Path, Path] = {}
     nearly = []
-    mark = Path(layouts[0][0]).parts[0]
-    for path, folders, _ in os.walk(data, followlinks=True):
+    marks = {Path(layout[0]).parts[0] for layout in layouts}
+    for path, folders, files in os.walk(data, followlinks=True):
         folder = Path(path)
-        if mark in folders:
+        if not marks.isdisjoint((*folders, *files)):
             missing = lacking(folder, layouts)
             if missing:
                 nearly.append(f"{folder} lacks {', '.join(missing)}")
@@ -74,12 +77,77 @@ def read_json(path: Path, kind: type[T]) -> T:
     try:
         # Mapped, not read: a file may have 450 MB of which a tenth is asked for.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            try:
-                return msgspec.json.decode(text, type=kind)
-            except msgspec.DecodeError as error:
-                if "surrogate" not in str(error):
-                    raise
-                # Half a character in some text: json lets it through, and it is replaced there.
-                return msgspec.convert(json.loads(text[:]), type=kind)
+            return _decoded(text, kind)
     except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def read_json_lines(path: Path, kind: type[T]) -> list[tuple[int, T]]:
+    """(number, content) of each line that is not blank, see `read_json`.
+
+    Raises UserError naming the file and the line.
+    """
+    found = []
+    number = 1
+    try:
+        # In bytes, which end a line at "\n" alone; in text some characters inside a string do too.
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    found.append((number, _decoded(text, kind)))
+    except OSError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {number}: {error}") from error
+    return found
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """(number, content by column) of each row; the number is that of the line it begins on.
+
+    The file is UTF-8 with a header; a byte that is not costs its character. Raises UserError
+    naming the file and the line, also when one of `columns` is missing.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise UserError(f"{path}: {error}") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    begins = 1
+    try:
+        for row in reader:
+            if row:  # a blank line is none
+                rows.append((begins, row))
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {begins}: {error}") from error
+    if not rows:
+        raise UserError(f"{path}: empty, expected a header with {', '.join(columns)}")
+    (first, header), *rest = rows
+    for column in columns:
+        if column not in header:
+            near = nearest(column, header) or f"; it has {', '.join(header)}"
+            raise UserError(f"{path}, line {first}: the header has no column '{column}'{near}")
+    for number, row in rest:
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}, line {number}: {len(row)} fields, expected {len(header)} as in the header"
+            )
+    return [(number, dict(zip(header, row, strict=True))) for number, row in rest]
+
+
+def _decoded(text: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        # Half a character in some text, which at the end of the file looks like its end: json
+        # lets it through, and it is replaced where the text is cleaned.
+        if not any(word in str(error) for word in ("surrogate", "truncated")):
+            raise
+        try:
+            loose = json.loads(text[:])
+        except ValueError:
+            raise error from None
+        return msgspec.convert(loose, type=kind)

@@ -24,6 +24,8 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535
 TOO_LARGE = f"picture too large (limits: {MAX_PIXELS // 10**6} megapixels, {MAX_SIDE} a side)"
 
+LONGEST = 1024  # pixels a side, of a picture that keeps its shape
+
 # Range of the logarithm of the aspect ratio of random crops (Szegedy et al., arXiv 1409.4842).
 ASPECT = (math.log(3 / 4), math.log(4 / 3))
 
@@ -58,23 +60,39 @@ def read_image(source: str | Path | bytes, key: str, at_least: int | None = None
         raise BadSample(key, _reason(error)) from error
 
 
-def resize(image: Image.Image, size: int) -> Image.Image:
-    """The whole picture squeezed to size x size, antialiased."""
-    return image.resize((size, size), Image.Resampling.BILINEAR)
+def resize(image: Image.Image, size: int | None) -> Image.Image:
+    """The whole picture squeezed to size x size, antialiased.
+
+    None: in its own shape, shrunk where a side is longer than LONGEST.
+    """
+    width, height = (size, size) if size is not None else within(image.width, image.height)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def within(width: float, height: float) -> tuple[int, int]:
+    """Sides of the same shape, in pixels, neither above LONGEST nor enlarged."""
+    scale = min(1.0, LONGEST / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def augment(
-    image: Image.Image, size: int, rng: random.Random, crop_scale: float, flip_probability: float
+    image: Image.Image,
+    size: int | None,
+    rng: random.Random,
+    crop_scale: float,
+    flip_probability: float,
 ) -> Image.Image:
     """A random crop, resized to size x size, and mirrored with `flip_probability`.
 
     The crop's share of the area is uniform in [crop_scale, 1], the logarithm of its aspect
     ratio uniform between those of 3/4 and 4/3 (Szegedy et al., arXiv 1409.4842, as in
-    torchvision's RandomResizedCrop).
+    torchvision's RandomResizedCrop). size None: those ratios are to the picture's own, and the
+    crop keeps its shape as in `resize`.
     """
+    own = 1.0 if size is not None else image.width / image.height
     for _ in range(10):
         area = image.width * image.height * rng.uniform(crop_scale, 1)
-        aspect = math.exp(rng.uniform(*ASPECT))
+        aspect = own * math.exp(rng.uniform(*ASPECT))
         width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if width <= image.width and height <= image.height:
             break
@@ -82,7 +100,8 @@ def augment(
         width, height = image.size
     left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
     box = (left, top, left + width, top + height)
-    crop = image.resize((size, size), Image.Resampling.BILINEAR, box)
+    sides = (size, size) if size is not None else within(width, height)
+    crop = image.resize(sides, Image.Resampling.BILINEAR, box)
     if rng.random() < flip_probability:
         return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return crop

@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 import signal
 import sys
 import threading
@@ -14,14 +15,30 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mmnet.data.batch import blanks, collate
+from mmnet.data.masking import HideTokens
 from mmnet.data.order import SampleRandom, draw
 from mmnet.errors import UserError
-from mmnet.interfaces import BadSample, Batch, Inputs, Prepare, Split
+from mmnet.interfaces import IGNORED, TARGETS, BadSample, Batch, Inputs, Prepare, Split
 
 
 # A terminal or a scheduler sends them to every process, and the trainer wants to save first.
 # Elsewhere than on Linux a worker could not tell the trainer's own SIGTERM from theirs.
 GROUP_SIGNALS = [signal.SIGINT, signal.SIGTERM] if sys.platform == "linux" else [signal.SIGINT]
+
+
+class _Row(NamedTuple):
+    tensors: dict[str, Tensor]  # of the modalities that are there
+    targets: dict[str, Any]
+
+
+class Reading(NamedTuple):
+    """What is made of each sample."""
+
+    prepare: dict[str, Prepare]  # of the modalities that are read; others are not decoded
+    targets: tuple[str, ...]  # names of TARGETS
+    hide: HideTokens | None = None  # makes the target "tokens"
+    modality_dropout: float = 0.0  # training: how often a sample loses one of its modalities
 
 
 class TrainStep(NamedTuple):
@@ -43,7 +60,7 @@ class EvalBatch(NamedTuple):
 
 def train_steps(
     split: Split,
-    prepare: dict[str, Prepare],
+    reading: Reading,
     *,
     batch_size: int,
     micro_batch_size: int,
@@ -57,7 +74,7 @@ def train_steps(
 
     Step k holds positions (k - 1) * batch_size up to k * batch_size, across the border of two
     epochs where it falls so; its micro-batches are consecutive slices of them. A sample that
-    cannot be read makes its micro-batch smaller. Only the modalities in `prepare` are read.
+    cannot be read makes its micro-batch smaller.
 
     Raises UserError when a worker fails.
     """
@@ -67,7 +84,7 @@ def train_steps(
         for step in steps
         for start in range((step - 1) * batch_size, step * batch_size, micro_batch_size)
     )
-    with closing(_read(_Reader(split, prepare, seed), slices, num_workers, device)) as reads:
+    with closing(_read(_Reader(split, reading, seed), slices, num_workers, device)) as reads:
         for step in steps:
             batches, samples, bad = [], 0, []
             for _ in range(math.ceil(batch_size / micro_batch_size)):
@@ -81,7 +98,7 @@ def train_steps(
 
 def eval_batches(
     split: Split,
-    prepare: dict[str, Prepare],
+    reading: Reading,
     *,
     batch_size: int,
     num_workers: int,
@@ -94,35 +111,61 @@ def eval_batches(
     """
     size = len(split) if limit is None else min(limit, len(split))
     slices = (range(i, min(i + batch_size, size)) for i in range(0, size, batch_size))
-    return _read(_Reader(split, prepare, None), slices, num_workers, device)
+    return _read(_Reader(split, reading, None), slices, num_workers, device)
 
 
 class _Reader(Dataset[EvalBatch]):
     """Positions -> the batch they make. `seed` None: positions are indices."""
 
-    def __init__(self, split: Split, prepare: dict[str, Prepare], seed: int | None) -> None:
-        self.split, self.prepare, self.seed = split, prepare, seed
-        self.modalities = tuple(prepare)
+    def __init__(self, split: Split, reading: Reading, seed: int | None) -> None:
+        self.split, self.reading, self.seed = split, reading, seed
+        self.modalities = tuple(reading.prepare)
+        self.blank = blanks(reading.prepare)
 
     def __getitem__(self, positions: range) -> EvalBatch:
-        tensors: dict[str, list[Tensor]] = {modality: [] for modality in self.modalities}
-        labels: list[int] = []
+        rows: list[_Row] = []
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
         for index, rng in self._drawn(positions):
             try:
-                sample = self.split.sample(index, self.modalities, rng)
+                rows.append(self._row(index, rng))
+                indices.append(index)
             except BadSample as problem:
                 bad.append((problem.key, problem.reason))
-                continue
-            for modality, prepare in self.prepare.items():
-                tensors[modality].append(prepare(sample[modality]))  # type: ignore[literal-required]
-            labels.append(sample["label"])
-            indices.append(index)
-        if not indices:
-            return EvalBatch(None, indices, bad)
-        inputs = {name: self.prepare[name].collate(column) for name, column in tensors.items()}
-        return EvalBatch(Batch(inputs, {"label": torch.tensor(labels)}), indices, bad)
+        return EvalBatch(self._collate(rows) if rows else None, indices, bad)
+
+    def _row(self, index: int, rng: SampleRandom | None) -> _Row:
+        """One sample as tensors. Raises BadSample."""
+        sample: dict[str, Any] = dict(self.split.sample(index, self.modalities, rng))
+        there = [name for name in self.modalities if name in sample]
+        if not there:
+            lacks = " and ".join(f"no {name}" for name in self.modalities)
+            raise BadSample(self.split.key(index), lacks)
+        dropout = self.reading.modality_dropout
+        # Drawn last, so that crops and captions are those of a run without.
+        if rng is not None and dropout and len(there) > 1 and rng.random() < dropout:
+            there.remove(rng.choice(there))
+        tensors = {name: self.reading.prepare[name](sample[name]) for name in there}
+        targets = {name: sample[name] for name in self.reading.targets if name != "tokens"}
+        if self.reading.hide is not None:
+            if "text" in tensors:
+                tensors["text"], targets["tokens"] = self.reading.hide(
+                    tensors["text"], rng or random.Random(index)
+                )
+            else:
+                targets["tokens"] = torch.tensor([IGNORED])
+        return _Row(tensors, targets)
+
+    def _collate(self, rows: list[_Row]) -> Batch:
+        inputs = collate(self.reading.prepare, [row.tensors for row in rows], self.blank)
+        targets = {}
+        for name in self.reading.targets:
+            values = [row.targets[name] for row in rows]
+            if name == "tokens":
+                targets[name] = _as_long_as(values, inputs["text"].values.shape[1])
+            else:
+                targets[name] = torch.tensor(values, dtype=TARGETS[name])
+        return Batch(inputs, targets, len(rows))
 
     def _drawn(self, positions: range) -> Iterator[tuple[int, SampleRandom | None]]:
         if self.seed is None:
@@ -131,6 +174,14 @@ class _Reader(Dataset[EvalBatch]):
             rng = SampleRandom(self.seed)
             for epoch, index in draw(self.seed, len(self.split), positions):
                 yield index, rng.at(epoch, index)
+
+
+def _as_long_as(rows: list[Tensor], length: int) -> Tensor:
+    """int64 [T] each -> [B, length], IGNORED where a row has ended."""
+    padded = torch.full((len(rows), length), IGNORED)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = values
+    return padded
 
 
 def _read(
@@ -214,7 +265,12 @@ def _move(batch: Batch, device: torch.device) -> Batch:
         return tensor.to(device, non_blocking=True)
 
     inputs = {
-        name: Inputs(there(values), None if mask is None else there(mask))
-        for name, (values, mask) in batch.inputs.items()
+        name: Inputs(
+            there(one.values),
+            None if one.mask is None else there(one.mask),
+            None if one.present is None else there(one.present),
+        )
+        for name, one in batch.inputs.items()
     }
-    return Batch(inputs, {name: there(target) for name, target in batch.targets.items()})
+    targets = {name: there(target) for name, target in batch.targets.items()}
+    return Batch(inputs, targets, batch.size)

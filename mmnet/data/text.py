@@ -34,3 +34,8 @@ def clean_caption(raw: object, key: str) -> str:
     if not text:
         raise BadSample(key, "empty caption")
     return text
+
+
+def gist(text: str) -> str:
+    """What two texts share that say the same: no case, no spacing, no full stop at the end."""
+    return " ".join(text.casefold().split()).rstrip(" .")

@@ -2,18 +2,26 @@
 
 import hashlib
 import random
-from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
-
-import msgspec
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from mmnet.bounds import PositiveInt, Range, Share
+from mmnet.data.coco_files import (
+    Captions,
+    Categories,
+    Instances,
+    held_of,
+    labels_of,
+    names_of,
+    supercategories,
+    texts_of,
+)
 from mmnet.data.files import check_root, find_root, lacking, read_json
 from mmnet.data.image import augment, read_image, resize
-from mmnet.data.text import clean_caption
+from mmnet.data.pairs import another, fits
+from mmnet.data.text import clean_caption, gist
 from mmnet.errors import UserError
-from mmnet.interfaces import Sample
+from mmnet.interfaces import Names, Sample
 
 
 KINDS = ("captions", "instances")
@@ -26,56 +34,30 @@ LAYOUTS = [
 ]
 
 
-# What is read of the files, by their own names. gc=False: millions of them, none in a cycle.
-class Photo(msgspec.Struct, gc=False):
-    id: int
-    file_name: str
-
-
-class Caption(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    caption: str
-
-
-class Instance(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
-    area: float
-    iscrowd: int = 0
-
-
-class Category(msgspec.Struct):
-    id: int
-    supercategory: str
-
-
-class Captions(msgspec.Struct):
-    images: list[Photo]
-    annotations: list[Caption]
-
-
-class Categories(msgspec.Struct):
-    categories: list[Category]
-
-
-class Instances(msgspec.Struct):
-    images: list[Photo]
-    annotations: list[Instance]
-    categories: list[Category]
-
-
 class View(NamedTuple):
     """How a photo becomes a picture of the network's size."""
 
-    image_size: int
+    image_size: int | None
     crop_scale: float
     flip_probability: float
 
 
+class Photograph(NamedTuple):
+    """What the files say of one photo."""
+
+    name: str
+    label: int  # of its largest instance
+    labels: tuple[int, ...]  # of all its instances, each once
+    instances: int  # of its instances
+    captions: tuple[str, ...]
+
+
 class Coco:
     """Photos with captions; the label is the supercategory of the photo's largest instance.
+
+    Also to be learnt: all supercategories in it (labels), how many instances it has (value),
+    which photo a caption belongs to (group), and whether it belongs to this one (match: half
+    of the texts are captions of another photo, each as likely as any other).
 
     Largest by `area`, the lowest id among equals; crowd regions (iscrowd=1) are no
     instances. The classes are the supercategories in the order of the file's categories.
@@ -83,17 +65,22 @@ class Coco:
 
     `root` is the folder that holds annotations/ beside train2017/ and val2017/ (or 2014, if
     there is no 2017); None: the one such folder at or below `data`. Training draws one of a
-    photo's captions, a random crop and a mirroring; evaluation takes the caption with the
-    lowest id and the whole photo.
+    photo's captions, a random crop and a mirroring; evaluation takes the whole photo with the
+    caption of the lowest id, or, where captions are told apart by photo (group), with each of
+    its captions in turn.
+
+    With `image_size` None photos keep their shape, for an encoder that takes any.
 
     Raises UserError when the files are not found, are malformed or disagree with num_classes.
     """
+
+    offers: ClassVar[tuple[str, ...]] = ("label", "labels", "value", "group", "match")
 
     def __init__(
         self,
         root: str | None,
         num_classes: PositiveInt,
-        image_size: PositiveInt,
+        image_size: PositiveInt | None,
         crop_scale: Annotated[float, Range(0, 1 + 1e-12, open=True, says="a number in (0, 1]")],
         flip_probability: Share,
         on_bad_sample: Literal["skip", "fail"],
@@ -115,24 +102,26 @@ class Coco:
         )
         # Both splits list the categories, and this file is a twentieth of the other.
         path = self._path("instances", "val")
-        self.classes = supercategories(read_json(path, Categories).categories)
-        if len(self.classes) != num_classes:
+        classes = supercategories(read_json(path, Categories).categories)
+        self.names = Names(classes=classes, labels=classes, unit="instances")
+        if len(classes) != num_classes:
             raise UserError(
-                f"dataset.num_classes={num_classes}, but {path} has {len(self.classes)} "
-                f"supercategories: {', '.join(self.classes)}"
+                f"dataset.num_classes={num_classes}, but {path} has {len(classes)} "
+                f"supercategories: {', '.join(classes)}"
             )
 
-    def split(self, name: str) -> "CocoSplit":
+    def split(self, name: str, targets: tuple[str, ...]) -> "CocoSplit":
         """The samples of "train" or "val", ordered by image id. Raises UserError, see above."""
         instances_path, captions_path = self._path("instances", name), self._path("captions", name)
         instances = read_json(instances_path, Instances)
         captions = read_json(captions_path, Captions)
-        if (found := supercategories(instances.categories)) != self.classes:
+        if (found := supercategories(instances.categories)) != self.names.classes:
             raise UserError(
                 f"{instances_path}: supercategories {', '.join(found)}, but those of val are "
-                f"{', '.join(self.classes)}"
+                f"{', '.join(self.names.classes)}"
             )
-        labels = labels_of(instances, self.classes, instances_path)
+        labels = labels_of(instances, self.names.classes, instances_path)
+        held = held_of(instances, self.names.classes)
         texts = texts_of(captions)
         photos = names_of({captions_path: captions.images, instances_path: instances.images})
 
@@ -150,13 +139,24 @@ class Coco:
                 f"{captions_path} and {instances_path.name}: no image has both a caption and an "
                 f"instance, {name} would be empty ({notes or 'no images at all'})"
             )
+        listed = [
+            Photograph(
+                photos[image],
+                labels[image],
+                tuple(sorted(set(held[image]))),
+                len(held[image]),
+                texts[image],
+            )
+            for image in both
+        ]
         return CocoSplit(
             self._root / f"{name}{self._edition}",
-            [photos[image] for image in both],
-            [labels[image] for image in both],
-            [texts[image] for image in both],
+            listed,
             notes,
             self._view,
+            targets,
+            len(self.names.labels),
+            each_caption=name != "train" and "group" in targets,
         )
 
     def _path(self, kind: str, split: str) -> Path:
@@ -169,88 +169,80 @@ class CocoSplit:
     def __init__(
         self,
         folder: Path,
-        names: list[str],
-        labels: list[int],
-        captions: list[tuple[str, ...]],
+        photos: list[Photograph],
         notes: dict[str, int],
         view: View,
+        targets: tuple[str, ...],
+        num_labels: int,
+        *,
+        each_caption: bool,
     ) -> None:
-        self._folder, self._names, self._labels, self._captions = folder, names, labels, captions
-        self._view = view
+        self._folder, self._photos, self._view, self._targets = folder, photos, view, targets
+        self._num_labels, self._each_caption = num_labels, each_caption
         self.notes = notes
+        # A sample is a photo; or, where each caption counts, one of a photo's captions.
+        self._samples = [
+            (number, caption)
+            for number, photo in enumerate(photos)
+            for caption in range(len(photo.captions) if each_caption else 1)
+        ]
         digest = hashlib.sha256()
-        for row in zip(names, labels, captions, strict=True):
-            digest.update(ascii(row).encode())  # a caption may hold half a surrogate pair
+        for photo in photos:
+            digest.update(ascii(tuple(photo)).encode())  # a caption may hold half a surrogate pair
         self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._samples)
 
     def key(self, index: int) -> str:
-        return f"{self._folder.name}/{self._names[index]}"
+        number, which = self._samples[index]
+        name = f"{self._folder.name}/{self._photos[number].name}"
+        return f"{name}#{which}" if self._each_caption else name
 
     def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
-        sample: Sample = {"label": self._labels[index]}
-        captions = self._captions[index]
+        number, which = self._samples[index]
+        photo = self._photos[number]
+        sample: Sample = {}
         # Drawn whether the text is asked for or not, so that crops do not depend on that.
-        caption = captions[0] if rng is None else rng.choice(captions)
+        caption = photo.captions[which] if rng is None else rng.choice(photo.captions)
+        if "match" in self._targets:
+            wrong = None if fits(index, rng) else self._of_another(number, which, rng)
+            sample["match"] = int(wrong is None)
+            caption = caption if wrong is None else wrong
+        for target in self._targets:
+            match target:
+                case "label":
+                    sample["label"] = photo.label
+                case "labels":
+                    sample["labels"] = [float(i in photo.labels) for i in range(self._num_labels)]
+                case "value":
+                    sample["value"] = float(photo.instances)
+                case "group":
+                    sample["group"] = number
         if "text" in modalities:
             sample["text"] = clean_caption(caption, self.key(index))
         if "image" in modalities:
             size, crop_scale, flip_probability = self._view
             # Twice the size: what a crop loses leaves enough pixels for its resizing.
-            path = self._folder / self._names[index]
-            photo = read_image(path, self.key(index), at_least=2 * size)
+            path = self._folder / photo.name
+            at_least = None if size is None else 2 * size
+            picture = read_image(path, self.key(index), at_least)
             sample["image"] = (
-                resize(photo, size)
+                resize(picture, size)
                 if rng is None
-                else augment(photo, size, rng, crop_scale, flip_probability)
+                else augment(picture, size, rng, crop_scale, flip_probability)
             )
         return sample
 
+    def _of_another(self, number: int, which: int, rng: random.Random | None) -> str | None:
+        """A caption of another photo that shares none with this one; None if all do."""
+        own = {gist(caption) for caption in self._photos[number].captions}
 
-def supercategories(categories: list[Category]) -> list[str]:
-    """Each once, in the order of their first category."""
-    return list(dict.fromkeys(category.supercategory for category in categories))
+        def shares(other: int) -> bool:
+            return any(gist(caption) in own for caption in self._photos[other].captions)
 
-
-def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int, int]:
-    """Image id -> class of its largest instance. Raises UserError for an unknown category."""
-    of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
-    largest: dict[int, Instance] = {}
-    for instance in instances.annotations:
-        if instance.iscrowd:
-            continue
-        if instance.category_id not in of_category:
-            raise UserError(
-                f"{path}: annotation {instance.id} of image {instance.image_id} has category_id "
-                f"{instance.category_id}, which is not among the file's categories"
-            )
-        best = largest.setdefault(instance.image_id, instance)
-        if (instance.area, -instance.id) > (best.area, -best.id):
-            largest[instance.image_id] = instance
-    return {image: of_category[instance.category_id] for image, instance in largest.items()}
-
-
-def texts_of(captions: Captions) -> dict[int, tuple[str, ...]]:
-    """Image id -> its distinct captions by annotation id."""
-    texts: dict[int, dict[str, None]] = defaultdict(dict)
-    for caption in sorted(captions.annotations, key=lambda caption: caption.id):
-        texts[caption.image_id][caption.caption] = None
-    return {image: tuple(distinct) for image, distinct in texts.items()}
-
-
-def names_of(photos: dict[Path, list[Photo]]) -> dict[int, str]:
-    """Image id -> file name. Raises UserError for two names, and one that leads elsewhere."""
-    names: dict[int, str] = {}
-    for path, listed in photos.items():
-        for photo in listed:
-            name = photo.file_name
-            if "/" in name or "\\" in name or name in ("", ".", ".."):
-                raise UserError(
-                    f"{path}: image {photo.id} has file_name {name!r}, expected the bare name of "
-                    f"a file, such as 000000000139.jpg"
-                )
-            if (known := names.setdefault(photo.id, name)) != name:
-                raise UserError(f"{path}: image {photo.id} is called {known} and {name}")
-    return names
+        other = another(number, len(self._photos), rng, shares)
+        if other is None:
+            return None
+        captions = self._photos[other].captions
+        return captions[which % len(captions)] if rng is None else rng.choice(captions)

@@ -1,22 +1,43 @@
 """Optimizers: one builder a file; weight decay spares biases, norms and single tokens."""
 
+from collections.abc import Container, Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from mmnet.errors import UserError
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices, which decay, and vectors, which do not.
+def decay_groups(
+    model: nn.Module, weight_decay: float, leave_out: Container[int] = ()
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: matrices, which decay, and vectors, which do not.
 
-    A class token [1, 1, D] is a vector too. Groups without members are left out.
+    A class token [1, 1, D] is a vector too. Each is split by its share of the learning rate,
+    see `by_rate`. `leave_out`: ids of parameters that another optimizer has.
+
+    Raises UserError when nothing of the model is trained.
     """
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            (matrices if parameter.squeeze().ndim >= 2 else vectors).append(parameter)
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise UserError(
+            "nothing is left to train: every encoder is frozen (tuning.image.freeze, "
+            "tuning.text.freeze), and fusion and head have no parameters"
+        )
+    kept = [parameter for parameter in trained if id(parameter) not in leave_out]
+    matrices = [parameter for parameter in kept if parameter.squeeze().ndim >= 2]
+    vectors = [parameter for parameter in kept if parameter.squeeze().ndim < 2]
+    return [{**group, "weight_decay": weight_decay} for group in by_rate(matrices)] + [
+        {**group, "weight_decay": 0.0} for group in by_rate(vectors)
     ]
-    return [group for group in groups if group["params"]]
+
+
+def by_rate(parameters: Iterable[Tensor]) -> list[dict[str, Any]]:
+    """Groups of one `lr_scale` each: a parameter's attribute of that name, or 1.
+
+    The loop sets each group's rate to that of the step times its `lr_scale`.
+    """
+    groups: dict[float, list[Tensor]] = {}
+    for parameter in parameters:
+        groups.setdefault(getattr(parameter, "lr_scale", 1.0), []).append(parameter)
+    return [{"params": groups[scale], "lr_scale": scale} for scale in sorted(groups, reverse=True)]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmnet.bounds import Fraction, NonNegativeFloat, PositiveFloat
-from mmnet.optimizer import decay_groups
+from mmnet.optimizer import by_rate, decay_groups
 
 
 class Pair:
@@ -44,33 +44,28 @@ def muon(
     momentum: Fraction,
     betas: tuple[Fraction, Fraction],
     eps: PositiveFloat,
-) -> Pair:
+) -> Pair | torch.optim.Optimizer:
     """torch's Muon on the linear layers below the head, AdamW on the rest.
 
     Muon's update is scaled to the size of AdamW's (Moonlight, arXiv 2502.16982), so that
     one `lr` and one `weight_decay` serve both.
     """
     hidden = hidden_matrices(model)
-    chosen = {id(weight) for weight in hidden}
-    rest = decay_groups(model, weight_decay)
-    for group in rest:
-        group["params"] = [p for p in group["params"] if id(p) not in chosen]
-    return Pair(
-        torch.optim.Muon(
-            hidden,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(
-            [group for group in rest if group["params"]],
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            fused=True,
-        ),
-    )
+    rest = decay_groups(model, weight_decay, leave_out={id(weight) for weight in hidden})
+    both: list[torch.optim.Optimizer] = []
+    if hidden:
+        both.append(
+            torch.optim.Muon(
+                by_rate(hidden),
+                lr=lr,
+                weight_decay=weight_decay,
+                momentum=momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    if rest:
+        both.append(torch.optim.AdamW(rest, lr=lr, betas=betas, eps=eps, fused=True))
+    return Pair(*both) if len(both) == 2 else both[0]
 
 
 def hidden_matrices(model: nn.Module) -> list[torch.Tensor]:

@@ -20,11 +20,11 @@ from mmnet.track.recorder import read
 
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#555555"
+_MARKS = {True: (BLUE, "✓"), False: (VERMILLION, "✗"), None: (GREY, "•")}
 _DPI = 100
 _WIDTH = 8.0  # inches
 _POINTS = 1000  # drawn of a curve; more are averaged
@@ -39,7 +39,7 @@ class Example(NamedTuple):
     text: str | None
     truth: str
     answer: str
-    confidence: float  # in [0, 1]
+    right: bool | None  # None: neither right nor wrong
 
 
 class Curve(NamedTuple):
@@ -58,7 +58,7 @@ def draw_curves(folder: Path) -> list[Path]:
     drawn = []
     train, val, rate = found["train/loss"], found["val/loss"], found["train/lr"]
     if len(train.steps) or len(val.steps):
-        figure, axes = _figure(_WIDTH, 4.5)
+        figure, axes = new_figure(_WIDTH, 4.5)
         if len(train.steps):
             dense, smooth = _thinned(train, _POINTS), smoothed(train)
             axes.plot(*dense, color=BLUE, alpha=0.25, linewidth=0.8)
@@ -69,13 +69,13 @@ def draw_curves(folder: Path) -> list[Path]:
             axes.set_yscale("log")
         axes.set_ylabel("loss")
         axes.legend(frameon=False)
-        drawn.append(_save(figure, folder, "loss.png"))
+        drawn.append(save(figure, folder, "loss.png"))
     if len(rate.steps):
-        figure, axes = _figure(_WIDTH, 3.0)
+        figure, axes = new_figure(_WIDTH, 3.0)
         axes.plot(*_thinned(rate, _POINTS), color=BLUE, linewidth=1.8)
         axes.set_ylabel("learning rate")
         axes.set_ylim(bottom=0)
-        drawn.append(_save(figure, folder, "rate.png"))
+        drawn.append(save(figure, folder, "rate.png"))
     return drawn
 
 
@@ -97,7 +97,7 @@ def draw_confusion(folder: Path, matrix: Any, classes: Sequence[str]) -> Path:
     counts = np.asarray(matrix, float)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     number = len(classes)
-    figure, axes = _figure(_WIDTH, _WIDTH * 0.9)
+    figure, axes = new_figure(_WIDTH, _WIDTH * 0.9)
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
     axes.set_xlabel("answer")
@@ -129,13 +129,14 @@ def draw_confusion(folder: Path, matrix: Any, classes: Sequence[str]) -> Path:
                 )
     right = np.trace(counts) / max(counts.sum(), 1)
     axes.set_title(f"{right:.1%} of {counts.sum():.0f} right", loc="left", fontsize=11)
-    return _save(figure, folder, "confusion.png")
+    return save(figure, folder, "confusion.png")
 
 
 def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:
     """predictions.png: up to 16 examples with picture, text, truth and answer.
 
-    Right answers stand in blue behind a tick, wrong ones in vermillion behind a cross.
+    Right answers stand in blue behind a tick, wrong ones in vermillion behind a cross, what is
+    neither in grey.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -156,12 +157,9 @@ def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:
     for index, (example, lines) in enumerate(zip(examples, captions, strict=True)):
         row, column = divmod(index, _COLUMNS)
         left, top = column * _WIDTH / _COLUMNS + _MARGIN, height - row * each - _MARGIN
-        right = example.answer == example.truth
-        colour = BLUE if right else VERMILLION
-        says = (
-            f"{'✓' if right else '✗'} {_cut(plain(example.answer), 16)}  {example.confidence:.0%}"
-        )
-        if not right:
+        colour, sign = _MARKS[example.right]
+        says = f"{sign} {_cut(plain(example.answer), 22)}"
+        if not example.right:
             says += f"\n    truth: {_cut(plain(example.truth), 16)}"
         write(left, top - title, says, color=colour, fontsize=9, fontweight="bold", va="bottom")
         if example.image is not None:
@@ -176,7 +174,7 @@ def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:
                 edge.set(edgecolor=colour, linewidth=3)
         below = top - title - picture - 2 * _MARGIN
         write(left, below, "\n".join(lines), color=GREY, fontsize=8, va="top")
-    return _save(figure, folder, "predictions.png")
+    return save(figure, folder, "predictions.png")
 
 
 def plain(text: str) -> str:
@@ -185,22 +183,25 @@ def plain(text: str) -> str:
     return "".join(sign for sign in text if unicodedata.category(sign)[0] != "C")
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
+def new_figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, Any]":
+    """A figure in inches and its axes: an array of them where there are several columns."""
     # Not pyplot: it keeps figures of its own, and takes twice as long to import.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_xlabel("step")
-    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes = figure.subplots(1, columns)
+    for one in np.ravel(axes):
+        one.set_xlabel("step")
+        one.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+        one.set_axisbelow(True)
+        one.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _save(figure: "Figure", folder: Path, name: str) -> Path:
+def save(figure: "Figure", folder: Path, name: str) -> Path:
+    """plots/<name> of the run folder, replaced whole."""
     plots = folder / "plots"
     plots.mkdir(exist_ok=True)
     content = io.BytesIO()

@@ -15,13 +15,13 @@ from mmnet.track.spool import Point
 
 
 # Uploaded as soon as they are there and again when they change; the others when the run ends.
-EARLY = ("config.yaml", "record.json", "git.diff", "plots/*.png")
+EARLY = ("config.yaml", "record.json", "git.diff", "modalities.csv", "plots/*.png")
 LATE = ("train.log", "summary.json", "model.safetensors")
 
 # MLflow's limits, in characters. config.yaml is uploaded whole.
 _PARAM, _TAG, _DIGEST = 6000, 8000, 36
 _LONGEST_LIST = 16
-_ELSEWHERE = ("name", "started", "dataset", "classes")
+_ELSEWHERE = ("name", "started", "dataset", "names")
 _TAG_NAMES = {"key": "run.key", "packages.mmnet": "mmnet.version"}
 _SECTION = re.compile(r"^(machine|packages)\.")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")

@@ -1,16 +1,21 @@
 """Text transformers of the BERT family from the transformers library."""
 
+import contextlib
 import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizer, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig
+from transformers.utils import logging as transformers_logging
 
 from mmnet.bounds import Fraction, PositiveInt
+from mmnet.encoder import weights
+from mmnet.encoder.pooling import Pooling
+from mmnet.encoder.text.sources import check_fit, load_config, load_tokenizer
 from mmnet.errors import UserError, first_line
 from mmnet.interfaces import Features, Inputs
 
@@ -19,17 +24,19 @@ from mmnet.interfaces import Features, Inputs
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-# Encoders that take ids and a mask and give one hidden state a token.
-FAMILY = ("albert", "bert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta")
-
-
 class Tokenize:
     """Text -> int64 [T] token ids, special tokens included, at most `max_length` of them."""
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, pad: int) -> None:
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
-        self.tokenizer, self.pad = tokenizer, pad
+    blank = ""  # the special tokens alone
+
+    def __init__(self, words: Any, max_length: int) -> None:
+        self.tokenizer: Tokenizer = words.backend_tokenizer
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length)
+        self.pad: int = words.pad_token_id
+        self.vocab_size = len(words)
+        self.mask_id: int | None = words.mask_token_id
+        self.special_ids = tuple(words.all_special_ids)
 
     def __call__(self, raw: str) -> Tensor:
         return torch.tensor(self.tokenizer.encode(raw).ids, dtype=torch.int64)
@@ -40,13 +47,17 @@ class Tokenize:
         # By length, not by id: a caption may spell out the pad token.
         return Inputs(values, torch.arange(values.shape[1]) < lengths[:, None])
 
+    def text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids))
+
 
 class HuggingFace(nn.Module):
-    """A transformers encoder without its pooler.
+    """A transformers encoder without its pooler: the BERT family, or CLIP's causal text tower.
 
     `name` is a hub name or a local folder; None builds `architecture` from `dim`, `depth`
-    and `num_heads` with random weights. `tokenizer` is a hub name, a local folder or a BERT
-    vocab.txt. Weights come from safetensors only, and no code comes with them.
+    and `num_heads`. `tokenizer` is a hub name, a local folder or a BERT vocab.txt. `pretrained`
+    is None (random weights), "hub" (those published as `name`, or in its folder) or a
+    .safetensors file, see mmnet.encoder.weights. No code comes with them.
 
     forward: int64 [B, T], mask [B, T] -> tokens [B, T, D], pooled [B, D].
     """
@@ -54,50 +65,38 @@ class HuggingFace(nn.Module):
     def __init__(
         self,
         name: str | None,
-        architecture: Literal["bert", "distilbert", "roberta"] | None,
+        architecture: Literal["bert", "distilbert", "roberta", "modernbert", "clip"] | None,
         tokenizer: str,
-        pretrained: bool,
+        pretrained: str | None,
         max_length: PositiveInt,
-        pooling: Literal["cls", "mean"],
+        pooling: Literal["cls", "mean", "attention", "last"],
         dim: PositiveInt | None,
         depth: PositiveInt | None,
         num_heads: PositiveInt | None,
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        self.body: Any
-        build: Any = AutoModel
         words = load_tokenizer(tokenizer)
         config = load_config(name, architecture, dim, depth, num_heads, dropout, words)
-        check_fit(config, words, max_length)
-        # A config may name half precision, but weights are trained in fp32.
-        kwargs: dict[str, Any] = {"attn_implementation": "sdpa", "dtype": torch.float32}
-        if pretrained:
-            assert name is not None  # see check
-            try:
-                self.body = build.from_pretrained(
-                    name, config=config, trust_remote_code=False, use_safetensors=True, **kwargs
-                )
-            except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-                raise UserError(
-                    f"encoder.text.pretrained: cannot load the weights of {name}: "
-                    f"{first_line(error)}"
-                ) from error
-        else:
-            self.body = build.from_config(config, trust_remote_code=False, **kwargs)
+        check_fit(config, words, max_length, pooling)
+        self.body: Any
+        self.body = load_body(name, config) if pretrained == "hub" else new_body(config)
         if getattr(self.body, "pooler", None) is not None:
             self.body.pooler = None  # not ours to use, and weights without gradients
         self.dim: int = config.hidden_size
-        self.pooling = pooling
-        self.prepare = Tokenize(words.backend_tokenizer, max_length, words.pad_token_id)
+        self.pool = Pooling(pooling, self.dim)
+        self.prepare = Tokenize(words, max_length)
+        if pretrained not in (None, "hub"):
+            weights.load(self, str(pretrained), "text", own="body.")
 
     @staticmethod
     def check(
         name: str | None,
         architecture: str | None,
         tokenizer: str,
-        pretrained: bool,
+        pretrained: str | None,
         max_length: int,
+        pooling: str,
         dim: int | None,
         depth: int | None,
         num_heads: int | None,
@@ -108,111 +107,77 @@ class HuggingFace(nn.Module):
 
         Raises UserError.
         """
-        if name is None and pretrained:
-            raise UserError("encoder.text.pretrained=true needs encoder.text.name")
+        weights.check_source("text", pretrained)
+        if name is None and pretrained == "hub":
+            raise UserError("encoder.text.pretrained=hub needs encoder.text.name")
         words = load_tokenizer(tokenizer)
         config = load_config(name, architecture, dim, depth, num_heads, dropout, words)
-        check_fit(config, words, max_length)
+        check_fit(config, words, max_length, pooling)
 
     def forward(self, inputs: Inputs) -> Features:
-        values, mask = inputs
+        values, mask = inputs.values, inputs.mask
         assert mask is not None
         tokens = self.body(input_ids=values, attention_mask=mask.long()).last_hidden_state
-        if self.pooling == "cls":
-            return Features(tokens, tokens[:, 0], mask)
-        weight = mask.unsqueeze(-1).to(tokens.dtype)
-        return Features(tokens, (tokens * weight).sum(1) / weight.sum(1).clamp_min(1), mask)
+        return Features(tokens, self.pool(tokens, mask), mask)
+
+    def layers(self) -> list[list[nn.Module | nn.Parameter]]:
+        place, blocks = next(
+            (name, part) for name, part in self.body.named_modules() if type(part) is nn.ModuleList
+        )
+        before: list[nn.Module | nn.Parameter] = []
+        after: list[nn.Module | nn.Parameter] = []
+        for name, parameter in self.body.named_parameters():
+            if not name.startswith(f"{place}."):
+                (after if name.startswith("final") else before).append(parameter)
+        trunk: list[list[nn.Module | nn.Parameter]] = [[block] for block in blocks]
+        return [before, *trunk, after]
 
     def checkpoint_activations(self) -> None:
         self.body.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def load_tokenizer(source: str) -> Any:
-    """The fast tokenizer behind `source`. Raises UserError naming the key."""
+def new_body(config: PretrainedConfig) -> nn.Module:
+    """The model that a config describes, its weights drawn at random."""
+    build: Any = AutoModel
+    body: nn.Module = build.from_config(config, trust_remote_code=False, dtype=torch.float32)
+    return body
+
+
+def load_body(name: str | None, config: PretrainedConfig) -> nn.Module:
+    """The model with its published weights, from safetensors only. Raises UserError."""
+    build: Any = AutoModel
+    source = f"encoder.text.pretrained=hub: {name}"
     try:
-        if source.endswith(".txt"):
-            if not Path(source).is_file():
-                raise OSError("no such file")
-            return BertTokenizer(vocab=source)
-        return AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)  # nosec B615: no code comes with it
-    except (OSError, ValueError) as error:
+        with silence():
+            body, found = build.from_pretrained(
+                name,
+                config=config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=torch.float32,  # a config may name half precision
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise UserError(
-            f"encoder.text.tokenizer={source}: {first_line(error)} (expected a local folder, a "
-            f"vocab.txt, or a hub name that is cached or can be reached)"
+            f"encoder.text.pretrained: cannot load the weights of {name}: {first_line(error)}"
         ) from error
+    missing = sorted(n for n in found["missing_keys"] if not n.startswith("pooler."))
+    matched = [n for n in body.state_dict() if n not in missing and not n.startswith("pooler.")]
+    weights.Report(matched, missing, sorted(found["unexpected_keys"]), []).settle(source)
+    loaded: nn.Module = body
+    return loaded
 
 
-def load_config(
-    name: str | None,
-    architecture: str | None,
-    dim: int | None,
-    depth: int | None,
-    num_heads: int | None,
-    dropout: float,
-    words: Any,
-) -> PretrainedConfig:
-    """The named model's config, or one built from the numbers. Raises UserError."""
-    if name is None:
-        if architecture is None or dim is None or depth is None or num_heads is None:
-            raise UserError(
-                "encoder.text: without a name, architecture, dim, depth and num_heads are needed"
-            )
-        config = AutoConfig.for_model(
-            architecture,
-            vocab_size=len(words),
-            pad_token_id=words.pad_token_id,
-            hidden_size=dim,
-            num_hidden_layers=depth,
-            num_attention_heads=num_heads,
-        )
-        set_known(config, ("intermediate_size", "hidden_dim"), 4 * dim)
-        if architecture == "roberta":  # it counts positions from pad_token_id + 1
-            config.max_position_embeddings = 514
-    else:
-        if not (architecture is None and dim is None and depth is None and num_heads is None):
-            raise UserError(
-                f"encoder.text.name={name} says its own architecture, dim, depth and num_heads: "
-                f"leave them null, or set name=null to build from them"
-            )
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # nosec B615: no code comes with it
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"encoder.text.name={name}: {first_line(error)} (expected a local folder, or a "
-                f"hub name that is cached or can be reached)"
-            ) from error
-    set_known(
-        config,
-        ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
-        dropout,
-    )
-    return config
-
-
-def set_known(config: PretrainedConfig, keys: tuple[str, ...], value: Any) -> None:
-    """Set those of `keys` that this architecture has: each family spells them its own way."""
-    for key in keys:
-        if key in config.to_dict():
-            setattr(config, key, value)
-
-
-def check_fit(config: PretrainedConfig, words: Any, max_length: int) -> None:
-    """Hold tokenizer and length against the model. Raises UserError."""
-    if config.model_type not in FAMILY:
-        raise UserError(
-            f"encoder.text.name: a {config.model_type}; expected one of {', '.join(FAMILY)}"
-        )
-    if words.pad_token_id is None:
-        raise UserError("encoder.text.tokenizer has no padding token")
-    # These count positions from the padding token on.
-    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "mpnet") else 0
-    limit = config.max_position_embeddings - offset
-    if max_length > limit:
-        raise UserError(
-            f"encoder.text.max_length={max_length}: this {config.model_type} has {limit} positions"
-        )
-    if len(words) > config.vocab_size:
-        raise UserError(
-            f"encoder.text.tokenizer has {len(words)} tokens, the model's embedding "
-            f"{config.vocab_size}: they do not belong together"
-        )
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Without the library's progress bars and its own report: ours is one line."""
+    chatter: Any = transformers_logging
+    level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    try:
+        yield
+    finally:
+        chatter.set_verbosity(level)
+        if bars:
+            chatter.enable_progress_bar()

@@ -1,0 +1,105 @@
+"""What COCO's annotation files say, and what follows of it for each image."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import msgspec
+
+from mmnet.errors import UserError
+
+
+# What is read of the files, by their own names. gc=False: millions of them, none in a cycle.
+class Photo(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+
+
+class Caption(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    caption: str
+
+
+class Instance(msgspec.Struct, gc=False):
+    id: int
+    image_id: int
+    category_id: int
+    area: float
+    iscrowd: int = 0
+
+
+class Category(msgspec.Struct):
+    id: int
+    supercategory: str
+
+
+class Captions(msgspec.Struct):
+    images: list[Photo]
+    annotations: list[Caption]
+
+
+class Categories(msgspec.Struct):
+    categories: list[Category]
+
+
+class Instances(msgspec.Struct):
+    images: list[Photo]
+    annotations: list[Instance]
+    categories: list[Category]
+
+
+def supercategories(categories: list[Category]) -> list[str]:
+    """Each once, in the order of their first category."""
+    return list(dict.fromkeys(category.supercategory for category in categories))
+
+
+def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int, int]:
+    """Image id -> class of its largest instance. Raises UserError for an unknown category."""
+    of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
+    largest: dict[int, Instance] = {}
+    for instance in instances.annotations:
+        if instance.iscrowd:
+            continue
+        if instance.category_id not in of_category:
+            raise UserError(
+                f"{path}: annotation {instance.id} of image {instance.image_id} has category_id "
+                f"{instance.category_id}, which is not among the file's categories"
+            )
+        best = largest.setdefault(instance.image_id, instance)
+        if (instance.area, -instance.id) > (best.area, -best.id):
+            largest[instance.image_id] = instance
+    return {image: of_category[instance.category_id] for image, instance in largest.items()}
+
+
+def held_of(instances: Instances, classes: list[str]) -> dict[int, list[int]]:
+    """Image id -> the class of each of its instances."""
+    of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
+    held: dict[int, list[int]] = defaultdict(list)
+    for instance in instances.annotations:
+        if not instance.iscrowd:
+            held[instance.image_id].append(of_category[instance.category_id])
+    return held
+
+
+def texts_of(captions: Captions) -> dict[int, tuple[str, ...]]:
+    """Image id -> its distinct captions by annotation id."""
+    texts: dict[int, dict[str, None]] = defaultdict(dict)
+    for caption in sorted(captions.annotations, key=lambda caption: caption.id):
+        texts[caption.image_id][caption.caption] = None
+    return {image: tuple(distinct) for image, distinct in texts.items()}
+
+
+def names_of(photos: dict[Path, list[Photo]]) -> dict[int, str]:
+    """Image id -> file name. Raises UserError for two names, and one that leads elsewhere."""
+    names: dict[int, str] = {}
+    for path, listed in photos.items():
+        for photo in listed:
+            name = photo.file_name
+            if "/" in name or "\\" in name or name in ("", ".", ".."):
+                raise UserError(
+                    f"{path}: image {photo.id} has file_name {name!r}, expected the bare name of "
+                    f"a file, such as 000000000139.jpg"
+                )
+            if (known := names.setdefault(photo.id, name)) != name:
+                raise UserError(f"{path}: image {photo.id} is called {known} and {name}")
+    return names
