@@ -12,7 +12,7 @@ from mmnet.config import Run
 from mmnet.data.batch import read
 from mmnet.errors import UserError, first_line
 from mmnet.hardware import DTYPES
-from mmnet.interfaces import Inputs, Sample
+from mmnet.interfaces import Features, Fused, Inputs, Sample
 from mmnet.model import Multimodal
 
 
@@ -144,9 +144,9 @@ def shape_of(output: Any) -> str:
     if isinstance(output, Tensor):
         sizes = ["B" if i == 0 and size == 2 else str(size) for i, size in enumerate(output.shape)]
         return f"[{', '.join(sizes)}]"
-    if hasattr(output, "joint"):
+    if isinstance(output, Fused):
         return shape_of(output.joint) if output.joint is not None else "apart"
-    if hasattr(output, "tokens"):
+    if isinstance(output, Features):
         return f"{shape_of(output.tokens)} {shape_of(output.pooled)}"
     if isinstance(output, dict):
         return " ".join(f"{name} {shape_of(one)}" for name, one in output.items())

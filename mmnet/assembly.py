@@ -125,7 +125,7 @@ def facts_of_data(split: Split, names: Names, targets: tuple[str, ...]) -> dict[
 
     Mean and standard deviation are those of at most 2,000 samples, evenly spread.
     """
-    facts: dict[str, Any] = {"num_labels": len(names.labels), "value_mean": 0.0, "value_std": 1.0}
+    facts: dict[str, Any] = {"num_labels": len(names.labels)}
     if "value" in targets:
         some = range(0, len(split), max(1, len(split) // 2000))
         values = [split.sample(index, (), None)["value"] for index in some]

@@ -67,7 +67,12 @@ def load(*overrides: str) -> Run:
 
     Raises ConfigError, which lists everything that is wrong.
     """
-    return compose(words.read(overrides, [CONF], multirun=False), Source())[0].run
+    return composed(*overrides).run
+
+
+def composed(*overrides: str) -> Composed:
+    """The same with its unresolved config."""
+    return compose(words.read(overrides, [CONF], multirun=False), Source())[0]
 
 
 def make(part: Part, *args: Any, **known: Any) -> Any:

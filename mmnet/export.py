@@ -88,16 +88,16 @@ def to_onnx(network: Multimodal, example: dict[str, Inputs], path: Path) -> Expo
             input_names=flat.names,
             output_names=outputs,
             dynamo=True,
-            dynamic_shapes=(shapes(flat, arguments),),
+            dynamic_shapes=(shapes(arguments),),
             verbose=False,
         )
     return Exported(path, flat.names, outputs)
 
 
-def shapes(flat: Flat, arguments: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
+def shapes(arguments: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
     """Which dimensions of each input are free: the batch, and the length of token sequences."""
     free: list[dict[int, Any]] = []
-    for (_, _), tensor in zip(flat.slots, arguments, strict=True):
+    for tensor in arguments:
         dims: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
         if tensor.ndim in (2, 3):
             dims[1] = torch.export.Dim.DYNAMIC

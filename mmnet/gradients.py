@@ -13,9 +13,6 @@ from mmnet.interfaces import Answers, Batch
 from mmnet.job import Job
 
 
-Forward = Callable[[Batch], Answers]
-
-
 def accumulate(
     job: Job, network: Callable[..., Any], parameters: list[nn.Parameter], data: TrainStep
 ) -> Tensor:
@@ -44,7 +41,7 @@ def accumulate(
 
 
 def separately(
-    job: Job, forward: Forward, parameters: list[nn.Parameter], data: TrainStep
+    job: Job, forward: gradcache.Forward, parameters: list[nn.Parameter], data: TrainStep
 ) -> Tensor:
     """The same for a multitask head that wants each task's gradients by themselves."""
     head: Any = job.model.head

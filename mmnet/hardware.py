@@ -52,12 +52,7 @@ def choose(hardware: Hardware) -> Machine:
             f"{'' if torch.version.cuda else ' (this torch was built without CUDA)'}"
             "; hardware=auto or hardware=cpu would work"
         )
-    device = hardware.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = hardware.precision
-    if precision == "auto":
-        precision = "bf16" if fast_bf16(device) else "fp32"
+    device, precision = planned(hardware)
     if device == "cuda" and precision == "bf16" and not fast_bf16("cuda"):
         raise UserError(
             "hardware.precision=bf16: this GPU has no bf16; hardware.precision=fp16 would work"
@@ -72,14 +67,15 @@ def choose(hardware: Hardware) -> Machine:
     return Machine(torch.device(device), precision)
 
 
-def planned_precision(hardware: Hardware) -> str:
-    """The precision that a run would train in, for hardware that need not be here."""
-    if hardware.precision != "auto":
-        return hardware.precision
+def planned(hardware: Hardware) -> tuple[str, str]:
+    """The device and the precision that a run would take, on hardware that need not be here."""
     device = hardware.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return "bf16" if fast_bf16(device) else "fp32"
+    precision = hardware.precision
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "fp32"
+    return device, precision
 
 
 def capacity(hardware: Hardware) -> tuple[str, int]:

@@ -4,9 +4,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mmnet import overrides as words
-from mmnet.compose import Source, compose
-from mmnet.config import CONF, Run
+from mmnet.compose import load
+from mmnet.config import Run
 from mmnet.errors import UserError, report
 
 
@@ -32,8 +31,7 @@ def cli() -> None:
         print(HELP, end="")
         return
     try:
-        asked = words.read(arguments, [CONF], multirun=False)
-        run = compose(asked, Source())[0].run
+        run = load(*arguments)
         # In the working folder, so that parts of a study, experiments.*, are found.
         sys.path.append(os.getcwd())  # noqa: PTH109
         for line in inspect(run):
@@ -47,16 +45,16 @@ def inspect(run: Run) -> list[str]:
     """What there is to say, by line. Raises UserError where two parts do not fit together."""
     from mmnet import anatomy
     from mmnet.assembly import check_parts
-    from mmnet.hardware import capacity, planned_precision
+    from mmnet.hardware import capacity, planned
     from mmnet.library import unpretrained
-    from mmnet.model import build
+    from mmnet.model import without_data
 
     run = unpretrained(run)
     check_parts(run)
-    network = build(run, num_labels=run.dataset.get("num_classes", 1))
+    network = without_data(run)
     anatomy.check_widths(network)
     rows = anatomy.rows(network, DEPTH)
-    precision = planned_precision(run.hardware)
+    _, precision = planned(run.hardware)
     memory = anatomy.memory(network, run, precision)
     where, available = capacity(run.hardware)
     return [run.name, *table(rows), "", *advice(run, memory, precision, where, available)]

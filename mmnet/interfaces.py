@@ -93,6 +93,14 @@ class Features(NamedTuple):
     mask: Tensor | None  # bool [B, T], True where the token is real; None where all are
     present: Tensor | None = None  # bool [B], see above
 
+    def there(self) -> Tensor:
+        """bool [B]: the samples that have this modality."""
+        if self.present is not None:
+            return self.present
+        # Its size as torch knows it, not len(), which an export would take for a constant.
+        size = self.pooled.shape[0]
+        return torch.ones(size, dtype=torch.bool, device=self.pooled.device)
+
     def visible(self) -> Tensor | None:
         """bool [B, T]: the real tokens of the samples that have this modality; None: all."""
         if self.present is None:

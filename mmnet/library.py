@@ -17,9 +17,8 @@ from mmnet import overrides as words
 from mmnet.check import check_part, trusted_signature
 from mmnet.compose import (
     FORMAT,
-    Composed,
     Source,
-    compose,
+    composed,
     load_files,
     make,
     make_loader,
@@ -29,7 +28,7 @@ from mmnet.config import CONF, MODALITIES, PARTS, PASSED, Run
 from mmnet.data.batch import read
 from mmnet.errors import ConfigError, UserError, first_line, nearest
 from mmnet.interfaces import Answers, Names, Sample
-from mmnet.model import Multimodal
+from mmnet.model import Multimodal, without_data
 from mmnet.model import build as build_network
 from mmnet.references import resolve
 
@@ -63,8 +62,8 @@ def fit(*overrides: str) -> Trained:
     """
     from mmnet.session import run_training
 
-    composed = composed_from(overrides)
-    run = composed.run
+    asked = composed(*overrides)
+    run = asked.run
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     folder = Path(run.resume or Path(run.paths.output) / run.name / now).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +74,7 @@ def fit(*overrides: str) -> Trained:
     logger.addHandler(said)
     logger.setLevel(min(level or logging.INFO, logging.INFO))
     try:
-        run_training(run, folder, composed.text)
+        run_training(run, folder, asked.text)
     finally:
         logger.removeHandler(said)
         logger.setLevel(level)
@@ -116,10 +115,9 @@ def load(folder: str | Path) -> Trained:
 def build(*overrides: str) -> Multimodal:
     """The network that these words describe, with fresh (or its parts' pretrained) weights.
 
-    Numbers that only data can tell are neutral: as many labels as dataset.num_classes.
+    Numbers that only data can tell are neutral, see mmnet.model.without_data.
     """
-    run = composed_from(overrides).run
-    return build_network(run, num_labels=run.dataset.get("num_classes", 1))
+    return without_data(composed(*overrides).run)
 
 
 def part(choice: str, /, **settings: Any) -> Any:
@@ -146,11 +144,6 @@ def part(choice: str, /, **settings: Any) -> Any:
         if fact in facts and parameter.required and fact not in handed:
             raise ConfigError([f"{choice}: needs {fact}=..., see {found['_target_']}"])
     return make(found, **handed)
-
-
-def composed_from(overrides: Sequence[str]) -> Composed:
-    """What a command line of these words asks for. Raises ConfigError."""
-    return compose(words.read(overrides, [CONF], multirun=False), Source())[0]
 
 
 def composed_values(files: Sequence[str]) -> dict[str, Any]:

@@ -8,12 +8,13 @@ in training as all others do.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from mmnet.config import Tuning
+from mmnet.encoder import parameters_of
 from mmnet.errors import UserError
 
 
@@ -49,14 +50,6 @@ def tune(encoder: Any, tuning: Tuning, modality: str) -> None:
         log.info(
             "encoder.%s: %s of %s parameters are trained", modality, f"{trained:,}", f"{total:,}"
         )
-
-
-def parameters_of(layer: Layer) -> Iterator[nn.Parameter]:
-    for part in layer:
-        if isinstance(part, nn.Parameter):
-            yield part
-        else:
-            yield from part.parameters()
 
 
 def freeze(layers: Iterable[Layer]) -> None:

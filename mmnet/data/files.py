@@ -2,10 +2,12 @@
 
 import codecs
 import csv
+import hashlib
 import io
 import json
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,13 @@ from mmnet.errors import UserError, nearest
 T = TypeVar("T")
 
 DEPTH = 3  # folders below paths.data in which a dataset is looked for
+
+
+def root_of(name: str, root: str | None, data: Path, layouts: list[list[str]]) -> Path:
+    """The folder of a dataset: `root`, or the one at or below `data`. Raises UserError."""
+    if root is None:
+        return find_root(name, data, layouts)
+    return check_root(name, Path(root), layouts)
 
 
 def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
@@ -67,6 +76,14 @@ def lacking(root: Path, layouts: list[list[str]]) -> list[str]:
     return min(
         ([part for part in layout if not (root / part).exists()] for layout in layouts), key=len
     )
+
+
+def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
+    """SHA-256 of what a split says it holds, row by row."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(ascii(tuple(row)).encode())  # a caption may hold half a surrogate pair
+    return digest.hexdigest()
 
 
 def read_json(path: Path, kind: type[T]) -> T:

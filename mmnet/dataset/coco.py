@@ -1,6 +1,5 @@
 """MS COCO captions (Lin et al., arXiv 1405.0312), from the published files as they unpack."""
 
-import hashlib
 import random
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -16,7 +15,7 @@ from mmnet.data.coco_files import (
     supercategories,
     texts_of,
 )
-from mmnet.data.files import check_root, find_root, lacking, read_json
+from mmnet.data.files import digest_of, lacking, read_json, root_of
 from mmnet.data.image import augment, read_image, resize
 from mmnet.data.pairs import another, fits
 from mmnet.data.text import clean_caption, gist
@@ -90,11 +89,7 @@ class Coco:
         self.on_bad_sample = on_bad_sample
         self.max_bad_fraction = max_bad_fraction
         self._view = View(image_size, crop_scale, flip_probability)
-        self._root = (
-            find_root("coco", data, LAYOUTS)
-            if root is None
-            else check_root("coco", Path(root), LAYOUTS)
-        )
+        self._root = root_of("coco", root, data, LAYOUTS)
         self._edition = next(
             edition
             for edition, layout in zip(EDITIONS, LAYOUTS, strict=True)
@@ -186,10 +181,7 @@ class CocoSplit:
             for number, photo in enumerate(photos)
             for caption in range(len(photo.captions) if each_caption else 1)
         ]
-        digest = hashlib.sha256()
-        for photo in photos:
-            digest.update(ascii(tuple(photo)).encode())  # a caption may hold half a surrogate pair
-        self.digest = digest.hexdigest()
+        self.digest = digest_of(photos)
 
     def __len__(self) -> int:
         return len(self._samples)

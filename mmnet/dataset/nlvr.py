@@ -1,6 +1,5 @@
 """Cornell NLVR (Suhr et al., ACL 2017): is a sentence true of a picture of three boxes?"""
 
-import hashlib
 import random
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
@@ -8,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 import msgspec
 
 from mmnet.bounds import PositiveInt, Range, Share
-from mmnet.data.files import check_root, find_root, read_json_lines
+from mmnet.data.files import check_root, digest_of, read_json_lines, root_of
 from mmnet.data.held_out import hashed, held_out
 from mmnet.data.image import read_image, resize
 from mmnet.data.text import clean_caption, gist
@@ -78,11 +77,7 @@ class Nlvr:
         self.on_bad_sample = on_bad_sample
         self.max_bad_fraction = max_bad_fraction
         self._image_size, self._val_fraction = image_size, val_fraction
-        self._root = (
-            find_root("nlvr", data, LAYOUTS)
-            if root is None
-            else check_root("nlvr", Path(root), LAYOUTS)
-        )
+        self._root = root_of("nlvr", root, data, LAYOUTS)
         self._published = (self._root / "train").is_dir()
         if self._published:
             check_root("nlvr", self._root, [[*LAYOUTS[0], *TRAINING]])
@@ -111,10 +106,7 @@ class NlvrSplit:
     ) -> None:
         self._root, self._examples, self._image_size = root, examples, image_size
         self._targets = targets
-        digest = hashlib.sha256()
-        for example in examples:
-            digest.update(ascii(tuple(example)).encode())  # may hold half a surrogate pair
-        self.digest = digest.hexdigest()
+        self.digest = digest_of(examples)
         self.notes = {"sentences": len({example.sentence for example in examples})}
 
     def __len__(self) -> int:

@@ -1,6 +1,5 @@
 """OpenMoji (openmoji.org): emoji as pictures with their names, from the published files."""
 
-import hashlib
 import os
 import random
 import re
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from mmnet.bounds import PositiveInt, Range, Share
-from mmnet.data.files import check_root, find_root, lacking, read_csv
+from mmnet.data.files import digest_of, lacking, read_csv, root_of
 from mmnet.data.held_out import held_out
 from mmnet.data.image import augment, read_image, resize
 from mmnet.data.pairs import another, fits
@@ -92,11 +91,7 @@ class OpenMoji:
         self.on_bad_sample = on_bad_sample
         self.max_bad_fraction = max_bad_fraction
         self._view = View(image_size, crop_scale, tag_probability)
-        self._root = (
-            find_root("openmoji", data, LAYOUTS)
-            if root is None
-            else check_root("openmoji", Path(root), LAYOUTS)
-        )
+        self._root = root_of("openmoji", root, data, LAYOUTS)
         [part] = next(layout for layout in LAYOUTS if not lacking(self._root, [layout]))
         self._path = self._root / part
         self._emoji, classes = read_emoji(self._path)
@@ -152,10 +147,7 @@ class OpenMojiSplit:
     ) -> None:
         self._root, self._pictures, self._view, self._targets = root, pictures, view, targets
         self.notes = notes
-        digest = hashlib.sha256()
-        for picture in pictures:
-            digest.update(ascii(tuple(picture)).encode())
-        self.digest = digest.hexdigest()
+        self.digest = digest_of(pictures)
 
     def __len__(self) -> int:
         return len(self._pictures)

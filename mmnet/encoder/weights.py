@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmnet.encoder import parameters_of
 from mmnet.errors import UserError, first_line
 
 
@@ -96,7 +97,7 @@ def load(tower: Any, file: str, modality: str, own: str = "", adapt: Adapt | Non
                 f"{list(wanted[name])} in this tower, whose sizes are others"
             )
     matched = [name for name in wanted if name in found]
-    embeddings = {id(p) for part in tower.layers()[0] for p in tensors_of(part)}
+    embeddings = {id(p) for part in tower.layers()[0] for p in parameters_of([part])}
     inputs = {name for name, p in tower.named_parameters() if id(p) in embeddings}
     if not inputs & set(matched):  # blocks alone look alike in many networks
         matched = []
@@ -182,7 +183,3 @@ def resampled(name: str, value: Tensor, tensors: Tensors) -> str:
     if not alike or any(one.numel() == value.numel() for one in alike):
         return ""
     return str(list(alike[0].shape))
-
-
-def tensors_of(part: nn.Module | nn.Parameter) -> list[nn.Parameter]:
-    return [part] if isinstance(part, nn.Parameter) else list(part.parameters())

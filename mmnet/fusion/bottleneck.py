@@ -7,7 +7,7 @@ from torch import nn
 
 from mmnet.bounds import Fraction, PositiveInt, Range
 from mmnet.fusion.blocks import block, keys, masked_mean
-from mmnet.fusion.tokenwise import Tokenwise, beside, there
+from mmnet.fusion.tokenwise import Tokenwise, beside
 from mmnet.interfaces import Features, Fused
 
 
@@ -44,7 +44,7 @@ class Bottleneck(Tokenwise):
 
     def forward(self, features: dict[str, Features]) -> Fused:
         streams = self.projected(features)
-        present = torch.stack([there(features[name]) for name in streams], 1)
+        present = torch.stack([features[name].there() for name in streams], 1)
         shared = self.bottlenecks.expand(present.shape[0], -1, -1)
         attend = {
             name: keys(beside([(shared, None), (x, features[name].visible())]))

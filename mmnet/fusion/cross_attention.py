@@ -8,7 +8,7 @@ from torch import nn
 from mmnet.bounds import Fraction, PositiveInt
 from mmnet.fusion import refuse_others
 from mmnet.fusion.blocks import CrossBlock, keys, masked_mean
-from mmnet.fusion.tokenwise import Tokenwise, there
+from mmnet.fusion.tokenwise import Tokenwise
 from mmnet.interfaces import Features, Fused
 
 
@@ -64,7 +64,7 @@ class CrossAttention(Tokenwise):
 
     def forward(self, features: dict[str, Features]) -> Fused:
         streams = self.projected(features)
-        present = {name: there(features[name]) for name in streams}
+        present = {name: features[name].there() for name in streams}
         visible = {name: features[name].visible() for name in streams}
         for name, token in self.cls.items():
             if name in streams:

@@ -38,20 +38,18 @@ class Late(nn.Module):
 
         -> {modality: [B, D]}, bool [B, M], both in the order of `dims`.
         """
-        some = next(iter(features.values())).pooled
-        size = some.shape[0]  # not len(), which an export would take for a constant
+        some = next(iter(features.values()))
         vectors, present = {}, []
         for name, norm in self.norms.items():
-            there = torch.full((size,), name in features, device=some.device)
             if name in features:
-                vector = norm(features[name].pooled)
-                found = features[name].present
-                if found is not None:
-                    there = found
-                    vector = vector.masked_fill(~found[:, None], 0)
+                there = features[name].there()
+                vectors[name] = norm(features[name].pooled)
+                if features[name].present is not None:
+                    vectors[name] = vectors[name].masked_fill(~there[:, None], 0)
             else:
-                vector = some.new_zeros(size, self.token_dims[name])
-            vectors[name] = vector
+                there = torch.zeros_like(some.there())
+                size = some.pooled.shape[0]  # not len(), which an export takes for a constant
+                vectors[name] = some.pooled.new_zeros(size, self.token_dims[name])
             present.append(there)
         return vectors, torch.stack(present, 1)
 

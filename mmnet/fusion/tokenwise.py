@@ -58,14 +58,6 @@ class Tokenwise(nn.Module):
         self.recompute = True
 
 
-def there(features: Features) -> Tensor:
-    """bool [B]: the samples that have this modality."""
-    if features.present is not None:
-        return features.present
-    tokens = features.tokens
-    return torch.ones(tokens.shape[0], dtype=torch.bool, device=tokens.device)
-
-
 def beside(masks: list[tuple[Tensor, Tensor | None]]) -> Tensor | None:
     """The masks of tokens [B, T, ...] that are put side by side; None where all are visible."""
     if all(mask is None for _, mask in masks):

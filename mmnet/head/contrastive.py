@@ -62,17 +62,23 @@ class Contrastive(nn.Module):
             self.bias = nn.Parameter(torch.tensor(FIRST_BIAS))
 
     def forward(self, fused: Fused) -> Answers:
-        some = next(iter(fused.features.values())).pooled
-        answers = {name: self.embed(name, fused.features.get(name), some) for name in MODALITIES}
-        answers["both"] = torch.stack(
-            [is_there(fused.features.get(name), some) for name in MODALITIES]
-        ).all(0)
+        features = fused.features
+        some = next(iter(features.values()))
+        answers = {
+            name: self.embed(name, features[name])
+            if name in features
+            else some.pooled.new_zeros(len(some.pooled), self.embed_dim, dtype=torch.float32)
+            for name in MODALITIES
+        }
+        answers["both"] = (
+            features["image"].there() & features["text"].there()
+            if set(MODALITIES) <= features.keys()
+            else torch.zeros_like(some.there())
+        )
         return answers
 
-    def embed(self, name: str, features: Features | None, some: Tensor) -> Tensor:
+    def embed(self, name: str, features: Features) -> Tensor:
         """-> fp32 [B, embed_dim]"""
-        if features is None:
-            return some.new_zeros(len(some), self.embed_dim, dtype=torch.float32)
         return F.normalize(self.project[name](features.pooled).float(), dim=-1)
 
     def scale(self) -> Tensor:
@@ -145,10 +151,3 @@ def siglip(logits: Tensor, group: Tensor, both: Tensor) -> Tensor:
 def apart(group: Tensor, both: Tensor) -> Tensor:
     """bool [B, B]: the pairs that do not belong together."""
     return (group[:, None] != group) & both[:, None] & both
-
-
-def is_there(features: Features | None, some: Tensor) -> Tensor:
-    """bool [B]: the samples that have a modality."""
-    if features is not None and features.present is not None:
-        return features.present
-    return some.new_full((len(some),), features is not None, dtype=torch.bool)

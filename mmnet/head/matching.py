@@ -57,9 +57,9 @@ class Matching(nn.Module):
         """Answers to pairs of different groups that look alike."""
         assert fused.groups is not None
         image, text = fused.features["image"], fused.features["text"]
-        both = there(image) & there(text)
-        text_from = nearest(text.pooled, fused.groups, both, there(text))
-        image_from = nearest(image.pooled, fused.groups, both, there(image))
+        both = image.there() & text.there()
+        text_from = nearest(text.pooled, fused.groups, both, text.there())
+        image_from = nearest(image.pooled, fused.groups, both, image.there())
         pairs = {
             "image": stacked(image, taken(image, image_from)),
             "text": stacked(taken(text, text_from), text),
@@ -127,13 +127,6 @@ def nearest(pooled: Tensor, groups: Tensor, asking: Tensor, known: Tensor) -> Te
     possible = (groups[:, None] != groups) & asking[:, None] & known
     index = alike.masked_fill(~possible, -torch.inf).argmax(1)
     return index.where(possible.any(1), -1)
-
-
-def there(features: Features) -> Tensor:
-    """bool [B]"""
-    if features.present is not None:
-        return features.present
-    return features.pooled.new_ones(len(features.pooled), dtype=torch.bool)
 
 
 def taken(features: Features, index: Tensor) -> Features:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmnet.bounds import Fraction, NonNegativeInt, PositiveInt, Range
-from mmnet.encoder import weights
+from mmnet.encoder import padded, weights
 from mmnet.encoder.image import bodies
 from mmnet.encoder.image.bodies import NAFLEX, Sizes
 from mmnet.encoder.pooling import Pooling
@@ -49,9 +49,7 @@ class Patches:
         return torch.from_numpy(np.concatenate([flat, places], 1))
 
     def collate(self, tensors: list[Tensor]) -> Inputs:
-        values = nn.utils.rnn.pad_sequence(tensors, batch_first=True)
-        lengths = torch.tensor([len(tensor) for tensor in tensors])
-        return Inputs(values, torch.arange(values.shape[1]) < lengths[:, None])
+        return padded(tensors)
 
 
 class NaFlex(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmnet.bounds import Fraction, PositiveInt
-from mmnet.encoder import weights
+from mmnet.encoder import padded, weights
 from mmnet.encoder.pooling import Pooling
 from mmnet.errors import UserError
 from mmnet.interfaces import Features, Inputs
@@ -32,8 +32,7 @@ class ToBytes:
         return torch.tensor(list(raw.encode()[: self.max_length]), dtype=torch.int64)
 
     def collate(self, tensors: list[Tensor]) -> Inputs:
-        values = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=PAD)
-        return Inputs(values, values != PAD)
+        return padded(tensors, PAD)
 
     def text(self, ids: list[int]) -> str:
         return bytes(token for token in ids if token < PAD).decode(errors="replace")

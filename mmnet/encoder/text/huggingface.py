@@ -13,7 +13,7 @@ from transformers import AutoModel, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from mmnet.bounds import Fraction, PositiveInt
-from mmnet.encoder import weights
+from mmnet.encoder import padded, weights
 from mmnet.encoder.pooling import Pooling
 from mmnet.encoder.text.sources import check_fit, load_config, load_tokenizer
 from mmnet.errors import UserError, first_line
@@ -42,10 +42,7 @@ class Tokenize:
         return torch.tensor(self.tokenizer.encode(raw).ids, dtype=torch.int64)
 
     def collate(self, tensors: list[Tensor]) -> Inputs:
-        values = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=self.pad)
-        lengths = torch.tensor([len(tensor) for tensor in tensors])
-        # By length, not by id: a caption may spell out the pad token.
-        return Inputs(values, torch.arange(values.shape[1]) < lengths[:, None])
+        return padded(tensors, self.pad)
 
     def text(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids))
