@@ -1,7 +1,6 @@
 """A run's objects, built from its config in the one order that lets each check come early."""
 
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mmnet.errors import ConfigError, UserError
 from mmnet.hardware import choose
 from mmnet.interfaces import Names, Split
 from mmnet.job import Counters, Job, seed_everything
-from mmnet.model import build
+from mmnet.model import build, heads
 
 
 def assemble(run: Run, folder: Path) -> Job:
@@ -103,15 +102,6 @@ def check_data(run: Run, names: Names) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-
-def heads(part: Part, key: str = "head") -> Iterator[tuple[str, Part]]:
-    """A head with its key; of one that is made of heads, those."""
-    inner = [(name, task) for name, task in part.get("tasks", {}).items()]
-    if not inner:
-        yield key, part
-    for name, task in inner:
-        yield from heads(task, f"{key}.tasks.{name}")
 
 
 def targets_of(head: Part) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ Blame = tuple[tuple[str, ...], str]
 
 # What the class of a part must declare, so that it can be judged before it is imported.
 DECLARED = {
-    "fusion": ("joins", "modalities"),
+    "fusion": ("joins", "pools", "modalities"),
     "head": ("targets", "needs", "modalities", "whole_batch", "higher_is_better"),
     "dataset": ("offers",),
 }

@@ -37,10 +37,9 @@ def hand_over(job: Job, evaluation: Evaluation | None) -> None:
         checkpoint.save_weights(temporary, weights)
         temporary.rename(job.folder / "model.safetensors")
         plots.draw_curves(job.folder)
-        if "confusion" in evaluation.tables:
-            plots.draw_confusion(
-                job.folder, evaluation.tables["confusion"].numpy(), job.names.classes
-            )
+        for name, table in evaluation.tables.items():
+            if name.endswith("confusion"):  # of a task it is <task>_confusion
+                plots.draw_confusion(job.folder, table.numpy(), job.names.classes, name)
         plots.draw_predictions(job.folder, examples(job, count=16))
         if job.run.trainer.modality_grid:
             job.modalities = contribution.report(job, job.run.trainer.modality_grid)

@@ -160,6 +160,9 @@ class Encoder(Protocol):
         The first and the last list may be empty. A pooling that the settings add is in none.
         """
 
+    def pooling(self) -> list[nn.Module]:
+        """What `Features.pooled` alone depends on; may be empty, or have no weights."""
+
     def checkpoint_activations(self) -> None:
         """From now on recompute activations in backward instead of keeping them."""
 
@@ -179,6 +182,7 @@ class Fusion(Protocol):
     """Many modalities in, one out. Constructed with `dims`: modality -> D of its encoder."""
 
     joins: ClassVar[bool]  # whether it makes one vector of them (`Fused.joint`)
+    pools: ClassVar[bool]  # whether it makes it of `Features.pooled`; otherwise of tokens
     modalities: ClassVar[int]  # how many encoders it needs at least
     dim: int  # D of Fused.joint
     token_dims: dict[str, int]  # D of Fused.tokens

@@ -1,6 +1,7 @@
 """The network: encoders, a fusion and a head, in that order."""
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,10 +9,10 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 from mmnet.compose import make
-from mmnet.config import Run
+from mmnet.config import Part, Run
 from mmnet.errors import UserError
 from mmnet.interfaces import Answers, Inputs, Prepare
-from mmnet.tuning import tune
+from mmnet.tuning import leave_pooling, tune
 
 
 # In place of what only data can tell: to build a network that is only looked at, or whose
@@ -77,11 +78,24 @@ def build(run: Run, **of_data: Any) -> Multimodal:
     for name, encoder in encoders.items():
         tune(encoder, getattr(run.tuning, name), name)
     fusion = make(run.fusion, dims={name: encoder.dim for name, encoder in encoders.items()})
+    needs = {get_object(one["_target_"]).needs for _, one in heads(run.head)}
+    if not fusion.pools and "pooled" not in needs:
+        for name, encoder in encoders.items():
+            leave_pooling(encoder, name, type(fusion).__name__)
     head = make_head(run.head, facts(encoders, fusion, **of_data))
     if run.hardware.activation_checkpointing:
         for part in (*encoders.values(), fusion):
             part.checkpoint_activations()
     return Multimodal(encoders, fusion, head)
+
+
+def heads(part: Part, key: str = "head") -> Iterator[tuple[str, Part]]:
+    """A head with its key; of one that is made of heads, those."""
+    inner = [(name, task) for name, task in part.get("tasks", {}).items()]
+    if not inner:
+        yield key, part
+    for name, task in inner:
+        yield from heads(task, f"{key}.tasks.{name}")
 
 
 def without_data(run: Run) -> Multimodal:

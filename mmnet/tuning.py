@@ -52,6 +52,20 @@ def tune(encoder: Any, tuning: Tuning, modality: str) -> None:
         )
 
 
+def leave_pooling(encoder: Any, modality: str, fusion: str) -> None:
+    """Train nothing of how an encoder pools, where nobody reads what it pools."""
+    idle = [p for p in parameters_of(encoder.pooling()) if p.requires_grad]
+    for parameter in idle:
+        parameter.requires_grad_(False)
+    if idle:
+        log.info(
+            "encoder.%s: %s parameters of its pooling are not trained, for %s reads tokens",
+            modality,
+            f"{sum(p.numel() for p in idle):,}",
+            fusion,
+        )
+
+
 def freeze(layers: Iterable[Layer]) -> None:
     for layer in layers:
         for parameter in parameters_of(layer):

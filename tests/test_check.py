@@ -594,6 +594,7 @@ Kind = Literal["soft", "hard"]
 
 class Weighed:
     joins: ClassVar[bool] = True
+    pools: ClassVar[bool] = True
     modalities: ClassVar[int] = 1
 
     def __init__(self, dims: dict[str, int], dim: PositiveInt, kind: Kind, extra: int = 3): ...
@@ -606,6 +607,7 @@ class Doubly(Weighed):
 
 class Odd:
     joins = True
+    pools = True
     modalities = 1
 
     def __init__(self, dims: dict[str, int], net: "torch.nn.Module"): ...

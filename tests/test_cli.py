@@ -491,7 +491,7 @@ def test_the_command_of_the_wheel_works_anywhere(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(site)}
 
     helped = run(tmp_path / "empty", "--help", program=[str(command)], env=environment)
-    assert helped.code == 0 and "model: image_only, late_fusion, micro, text_only" in helped.out
+    assert helped.code == 0 and "model: bottleneck, cross_attention, " in helped.out
     ended = run(tmp_path / "empty", *MICRO, program=[str(command)], env=environment)
     assert ended.code == 0, ended.err
     assert list(ended.metric("train/loss")) == list(range(1, 41))

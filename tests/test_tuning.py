@@ -37,10 +37,6 @@ def tuned(encoder: Any, **changes: Any) -> Any:
     return encoder
 
 
-def needs_peft() -> None:
-    pytest.importorskip("peft")
-
-
 # Freezing
 
 LOWER = {
@@ -206,7 +202,6 @@ def test_without_decay_there_are_as_few_groups_as_before(tmp_path: Path) -> None
 
 
 def test_adapters_change_nothing_at_first_and_alone_are_trained() -> None:
-    needs_peft()
     for build in (vit, convnext, naflex, text_bytes):
         plain, adapted = build().eval(), tuned(build(), lora_rank=2).eval()
         inputs = batch_for(plain)
@@ -224,7 +219,6 @@ def test_adapters_change_nothing_at_first_and_alone_are_trained() -> None:
 
 
 def test_adapters_reach_attention_and_mlp_of_a_bert(tmp_path: Path) -> None:
-    needs_peft()
     words = tmp_path / "vocab.txt"
     words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijk"]))
     encoder = tuned(bert(words, pooling="attention"), lora_rank=2)
@@ -238,7 +232,6 @@ def test_adapters_reach_attention_and_mlp_of_a_bert(tmp_path: Path) -> None:
 
 
 def test_adapters_are_scaled_and_drop_out() -> None:
-    needs_peft()
 
     def output(**changes: Any) -> Tensor:
         encoder = tuned(vit(), lora_rank=2, **changes).train()
@@ -262,7 +255,6 @@ def test_adapters_are_scaled_and_drop_out() -> None:
 def test_training_adapters_leaves_the_tower_as_it_is(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    needs_peft()
     before, after, job = trained(tmp_path / "run", *words, "tuning.image.lora_rank=2")
     for name, value in before.items():
         if name.startswith("encoders.image."):
@@ -275,7 +267,6 @@ def test_training_adapters_leaves_the_tower_as_it_is(
 
 
 def test_the_rate_of_adapters_decays_with_their_layer() -> None:
-    needs_peft()
     encoder = tuned(vit(), lora_rank=2, layer_decay=0.5)
     scales = {
         name.split(".")[2]: parameter.lr_scale
@@ -286,7 +277,6 @@ def test_the_rate_of_adapters_decays_with_their_layer() -> None:
 
 
 def test_a_tower_without_linear_layers_has_no_place_for_adapters() -> None:
-    needs_peft()
     convolutional = convnext(name="convnext_atto")  # its MLPs are convolutions
     with pytest.raises(UserError, match="no linear layers"):
         tuned(convolutional, lora_rank=2)
@@ -312,8 +302,6 @@ def test_without_peft_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_stopped_and_resumed_it_ends_the_same(words: tuple[str, ...], tmp_path: Path) -> None:
-    if any("lora" in word for word in words):
-        needs_peft()
     whole = run_job(make_job(tmp_path / "whole", *words))
     first = run_job(make_job(tmp_path / "parts", *words), stop_after=5)
     assert first.counters.step == 5
@@ -348,7 +336,6 @@ def test_what_makes_no_sense_is_refused(words: tuple[str, ...], says: str) -> No
 
 @pytest.mark.train
 def test_a_tower_with_adapters_is_one_graph() -> None:
-    needs_peft()
     encoder = tuned(vit(), lora_rank=2).train()
     inputs: Inputs = batch_for(encoder)
     compiled: Any = torch.compile(encoder, fullgraph=True, backend="aot_eager")

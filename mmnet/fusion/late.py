@@ -16,6 +16,7 @@ class Late(nn.Module):
     """
 
     joins: ClassVar[bool] = True
+    pools: ClassVar[bool] = True
     modalities: ClassVar[int]
 
     def __init__(self, dims: dict[str, int], dim: int) -> None:

@@ -14,6 +14,7 @@ class Separate(nn.Module):
     """
 
     joins: ClassVar[bool] = False
+    pools: ClassVar[bool] = False
     modalities: ClassVar[int] = 1
 
     def __init__(self, dims: dict[str, int]) -> None:

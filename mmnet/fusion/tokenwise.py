@@ -19,6 +19,7 @@ class Tokenwise(nn.Module):
     """
 
     joins: ClassVar[bool] = True
+    pools: ClassVar[bool] = False
     modalities: ClassVar[int]
 
     def __init__(self, dims: dict[str, int], dim: int, num_heads: int, dropout: float) -> None:

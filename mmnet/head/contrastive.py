@@ -30,7 +30,8 @@ class Contrastive(nn.Module):
     Loss over the pairs of the batch: infonce, softmax over each row and column with a learned
     scale of at most 100 (CLIP, Radford et al., arXiv 2103.00020), or siglip, a yes or no for
     each pair with a learned scale and bias (Zhai et al., arXiv 2303.15343). Other pairs of one
-    group belong together as well, and are left out; so are samples that lack a modality.
+    group belong together as well, and are left out; so are samples that lack a modality, and
+    those that a task beside this one gave a text of another (target `match`).
     """
 
     targets: ClassVar[tuple[str, ...]] = ("group",)
@@ -93,7 +94,7 @@ class Contrastive(nn.Module):
         return self.log_scale.exp()
 
     def loss(self, answers: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-        image, text, both = answers["image"], answers["text"], answers["both"]
+        image, text, both = answers["image"], answers["text"], belong(answers, targets)
         with torch.autocast(image.device.type, enabled=False):
             logits = self.scale() * image.float() @ text.float().T
             if self.bias is None:
@@ -110,7 +111,7 @@ class Contrastive(nn.Module):
     def update(
         self, metrics: "MetricCollection", answers: dict[str, Tensor], targets: dict[str, Tensor]
     ) -> None:
-        both = answers["both"]
+        both = belong(answers, targets)
         metrics.update(answers["image"][both], answers["text"][both], targets["group"][both])
 
     def words(
@@ -146,6 +147,12 @@ def siglip(logits: Tensor, group: Tensor, both: Tensor) -> Tensor:
     counts = (own & both) | apart(group, both)
     each = -F.logsigmoid(signs * logits)
     return each.where(counts, 0.0).sum() / both.sum().clamp_min(1)
+
+
+def belong(answers: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """bool [B]: has both, and the text is its own: another task may pair some with a wrong one."""
+    match = targets.get("match")
+    return answers["both"] if match is None else answers["both"] & (match == 1)
 
 
 def apart(group: Tensor, both: Tensor) -> Tensor:

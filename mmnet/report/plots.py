@@ -89,8 +89,10 @@ def curves(folder: Path, names: Sequence[str]) -> dict[str, Curve]:
     return {name: Curve(*np.array(rows, float).reshape(-1, 2).T) for name, rows in found.items()}
 
 
-def draw_confusion(folder: Path, matrix: Any, classes: Sequence[str]) -> Path:
-    """confusion.png: truth in rows, answers in columns, shaded by the share of the row.
+def draw_confusion(
+    folder: Path, matrix: Any, classes: Sequence[str], name: str = "confusion"
+) -> Path:
+    """<name>.png: truth in rows, answers in columns, shaded by the share of the row.
 
     matrix: [C, C] counts, anything numpy reads.
     """
@@ -129,7 +131,7 @@ def draw_confusion(folder: Path, matrix: Any, classes: Sequence[str]) -> Path:
                 )
     right = np.trace(counts) / max(counts.sum(), 1)
     axes.set_title(f"{right:.1%} of {counts.sum():.0f} right", loc="left", fontsize=11)
-    return save(figure, folder, "confusion.png")
+    return save(figure, folder, f"{name}.png")
 
 
 def draw_predictions(folder: Path, examples: Sequence[Example]) -> Path:

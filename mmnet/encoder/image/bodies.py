@@ -124,6 +124,12 @@ def layers(body: nn.Module) -> list[list[nn.Module | nn.Parameter]]:
     return [before, *blocks, after]
 
 
+def pooling(body: nn.Module, own: nn.Module | None) -> list[nn.Module]:
+    """timm's modules behind the tokens, and ours."""
+    found = [getattr(body, name, None) for name in ("attn_pool", "fc_norm", "head")]
+    return [part for part in (*found, own) if part is not None]
+
+
 def load(tower: nn.Module, body: Any, file: str) -> weights.Report:
     """Fill a tower from a safetensors file, positions and patches resampled by timm's own code."""
 

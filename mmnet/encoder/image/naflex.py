@@ -138,6 +138,9 @@ class NaFlex(nn.Module):
     def layers(self) -> list[list[nn.Module | nn.Parameter]]:
         return bodies.layers(self.body)
 
+    def pooling(self) -> list[nn.Module]:
+        return bodies.pooling(self.body, self.pool)
+
     def checkpoint_activations(self) -> None:
         self.body.set_grad_checkpointing(True)
 

@@ -132,6 +132,9 @@ class Timm(nn.Module):
     def layers(self) -> list[list[nn.Module | nn.Parameter]]:
         return bodies.layers(self.body)
 
+    def pooling(self) -> list[nn.Module]:
+        return bodies.pooling(self.body, self.pool)
+
     def checkpoint_activations(self) -> None:
         self.body.set_grad_checkpointing(True)
 

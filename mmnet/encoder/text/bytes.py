@@ -103,6 +103,9 @@ class Bytes(nn.Module):
         blocks: list[list[nn.Module | nn.Parameter]] = [[block] for block in self.blocks]
         return [[self.embed, self.position], *blocks, [self.norm]]
 
+    def pooling(self) -> list[nn.Module]:
+        return [self.pool]
+
     def checkpoint_activations(self) -> None:
         self.recompute = True
 

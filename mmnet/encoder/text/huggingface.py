@@ -129,6 +129,9 @@ class HuggingFace(nn.Module):
         trunk: list[list[nn.Module | nn.Parameter]] = [[block] for block in blocks]
         return [before, *trunk, after]
 
+    def pooling(self) -> list[nn.Module]:
+        return [self.pool]
+
     def checkpoint_activations(self) -> None:
         self.body.activation_checkpointing_enable({"use_reentrant": False})
 
