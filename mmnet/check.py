@@ -94,7 +94,10 @@ class _Checking:
         try:
             self.values[key] = fit(value, hint)
         except Misfit as misfit:
-            self.add(key, str(misfit))
+            if isinstance(value, Mapping) and value:
+                self.add(f"{key}.{next(iter(value))}", f"no such setting; {key}: {misfit}")
+            else:
+                self.add(key, f"{misfit}{'; this is text' if is_quoted(value) else ''}")
             return None
         return self.values[key]
 
@@ -133,6 +136,13 @@ class _Checking:
             return None
         target = part.get("_target_", MISSING)
         if target is UNKNOWN:
+            return None
+        if target == MISSING and part:
+            group = key.replace(".", "/")
+            self.add(
+                f"{key}.{next(iter(part))}",
+                f"nothing is chosen that this could be a setting of: choose it with {group}=...",
+            )
             return None
         try:
             declared = trusted_signature(target, key)
@@ -196,8 +206,9 @@ class _Checking:
             choose = f": choose one with {group}=..." if key.partition(".")[0] in PACKAGES else ""
             self.add(key, f"must be set{choose}")
         elif value is not UNKNOWN:
-            slash = f"; to choose a file write {group}={value}" if isinstance(value, str) else ""
-            self.add(key, f"expected a section of settings{slash}")
+            to_choose = isinstance(value, str) and key.partition(".")[0] in PACKAGES
+            slash = f"to choose a file write {group}={value}" if to_choose else f"{key}.<name>=..."
+            self.add(key, f"expected a section of settings; {slash}")
         return None
 
     def refuse_unknown(
@@ -213,7 +224,7 @@ class _Checking:
                 elsewhere = [f"; did you mean '{key}'?" for key in _namesakes(str(name), config)]
                 self.add(
                     f"{prefix}{name}",
-                    f"no such setting{elsewhere[0] if elsewhere else hint(name, known)}",
+                    f"no such setting{elsewhere[0] if elsewhere else hint(name, known, prefix)}",
                 )
 
 
@@ -242,15 +253,22 @@ def trusted_signature(target: Any, key: str) -> Signature:
     return found
 
 
+def is_quoted(value: Any) -> bool:
+    """Whether it is text that would be something else without its quotes."""
+    return isinstance(value, str) and bool(
+        re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|null", value, re.IGNORECASE)
+    )
+
+
 def group_of(annotation: Any) -> str | None:
     """The group whose parts a setting holds by name, if it is one that does."""
     kinds = getattr(annotation, "__metadata__", ())
     return next((kind.group for kind in kinds if isinstance(kind, PartsOf)), None)
 
 
-def hint(name: Any, known: list[str]) -> str:
-    """The nearest known name, or all of them."""
-    return nearest(str(name), known) or (f"; it has {', '.join(known)}" if known else "")
+def hint(name: Any, known: list[str], prefix: str = "") -> str:
+    """The nearest known name, with what stands before it, or all of them."""
+    return nearest(str(name), known, prefix) or (f"; it has {', '.join(known)}" if known else "")
 
 
 def keys_of(kind: type, above: str) -> Iterator[str]:

@@ -138,6 +138,8 @@ def resumed(
 ) -> tuple[dict[str, Any], Callable[[str], str]]:
     """The stored config of the run to resume, with what may be set anew. Raises ConfigError."""
     name = str(composed["resume"])
+    if not name.strip():
+        raise ConfigError([*told, "resume: expected a run folder or the id of an MLflow run"])
     try:
         measure(composed)
         tree = OmegaConf.create(composed)

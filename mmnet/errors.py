@@ -20,10 +20,10 @@ class ConfigError(UserError):
         self.problems = problems
 
 
-def nearest(got: str, valid: Iterable[str]) -> str:
-    """'; did you mean 'x'?' for the closest valid name, or nothing."""
+def nearest(got: str, valid: Iterable[str], prefix: str = "") -> str:
+    """'; did you mean 'x'?' for the closest valid name, `prefix` before it, or nothing."""
     match = difflib.get_close_matches(got, list(valid), n=1)
-    return f"; did you mean '{match[0]}'?" if match else ""
+    return f"; did you mean '{prefix}{match[0]}'?" if match else ""
 
 
 def first_line(error: BaseException) -> str:

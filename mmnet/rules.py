@@ -34,9 +34,20 @@ def broken(values: dict[str, Any]) -> Iterator[Blame]:
     for keys, function in RULES:
         if all(key in values for key in keys):
             yield from function(*(values[key] for key in keys))
+    yield from idle_dropout(values)
+
+
+def idle_dropout(values: dict[str, Any]) -> Iterator[Blame]:
+    """Not among RULES: which keys it looks at depends on the encoders that are chosen."""
     encoders = [key for key in values if re.fullmatch(r"encoder\.\w+\._target_", key)]
     if values.get("trainer.modality_dropout") and len(encoders) == 1:
         yield ("trainer.modality_dropout",), "a network with one encoder has nothing to drop"
+
+
+@rule("paths.output")
+def a_folder(output: str) -> Iterator[Blame]:
+    if not output.strip():
+        yield ("paths.output",), "expected a folder"
 
 
 @rule("trainer.steps", "trainer.epochs")
