@@ -216,7 +216,8 @@ def save_weights(path: Path, weights: Tensors) -> None:
         shared = tensor.untyped_storage().data_ptr() in known
         known.add(tensor.untyped_storage().data_ptr())
         separate[name] = tensor.clone() if shared else tensor.contiguous()
-    save_file(separate, path, metadata={"format": "pt", "mmnet": mmnet.__version__})
+    # One entry, for several would come in random order: equal weights make equal files.
+    save_file(separate, path, metadata={"format": "pt"})
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)  # safetensors writes with mode 0600
