@@ -68,7 +68,7 @@ def train(
                     tracker.log(recorder.log(counters.step, counters.final))
                 except Interrupted:
                     log.info("evaluation at step %d given up: it is done again", counters.step)
-            if run.trainer.patience and counters.without_best >= run.trainer.patience:
+            if out_of_patience(job):
                 log.info(
                     "early stop at step %d: %s was best at step %d",
                     counters.step,
@@ -236,6 +236,12 @@ def look(job: Job, stop: Stop) -> Evaluation:
         time.perf_counter() - began,
     )
     return evaluation
+
+
+def out_of_patience(job: Job) -> bool:
+    """Whether there were too many evaluations without a new best: time for an early stop."""
+    patience = job.run.trainer.patience
+    return patience is not None and job.counters.without_best >= patience
 
 
 def judge(job: Job, evaluation: Evaluation) -> bool:

@@ -118,7 +118,9 @@ def test_the_final_weights_give_the_metrics_of_the_summary(whole: Ended, tmp_pat
 def test_a_finished_run_resumed_is_finished_still(whole: Ended) -> None:
     before = everything(whole.folder)
     ended = run(whole.folder.parents[2], f"resume={whole.folder}")
-    assert ended.code == 0, ended.err
+    assert ended.code == 0
+    last = ended.err.splitlines()[-1]
+    assert last == "the run is finished: 40 of 40 steps; give trainer.steps=<more> to go on"
     assert ended.folder == whole.folder and everything(whole.folder) == before
     assert list(ended.metric("train/loss")) == list(range(1, 41))
     assert ended.summary["status"] == "FINISHED"
