@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import mmnet
 from mmnet.compose import load
 from mmnet.errors import UserError
-from mmnet.track import record, spool
+from mmnet.track import content, record, spool
 from mmnet.track.csv import Csv
+from mmnet.track.launch import Shipper
 from mmnet.track.mlflow import Mlflow
 from mmnet.track.none import Nowhere
 from mmnet.track.recorder import METRICS, Recorder, clean, read
@@ -231,6 +232,33 @@ def test_csv_goes_on_after_a_kill(tmp_path: Path) -> None:
         for step in range(1, reached + 21)
         for name, value in values(step).items()
     ]
+
+
+def test_nothing_is_promised_of_a_sender_that_cannot_work(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "run")
+    shipper = Shipper(folder, {"linger": 60.0}, "")  # where to is missing: it fails at once
+    recorder = Recorder(folder)
+    recorder.log(1, {"train/loss": 1.0})
+    recorder.close()
+    still, later = shipper.finish("FINISHED")
+    assert still == (
+        "tracking: 1 values are still to be sent; the process that sends them has failed "
+        "(see tracker.log)"
+    )
+    assert later == f"later: {shipper.command()}"
+    assert "the shipper failed: KeyError('kind')" in (folder / "tracker.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "title"),
+    [
+        ("2026-01-31_12-00-00-123456", "late seed 3 12:00:00.123"),
+        ("2026-01-31_12-00-00-123456/7", "late seed 3 12:00:00.123/7"),
+        ("mine", "late seed 3 mine"),
+    ],
+)
+def test_what_a_run_is_called_in_a_store(tmp_path: Path, folder: str, title: str) -> None:
+    assert content.title(make_folder(tmp_path / folder)) == title
 
 
 def test_nowhere_does_nothing(tmp_path: Path) -> None:
