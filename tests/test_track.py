@@ -107,7 +107,9 @@ def test_lines_reach_the_file_within_a_second_or_64_lines(
     assert len(lines(tmp_path)) == 66
 
 
-def test_replayed_steps_are_not_recorded_again(tmp_path: Path) -> None:
+def test_replayed_steps_are_not_recorded_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = Recorder(tmp_path)
     for step in range(1, 31):
         first.log(step, {"train/loss": float(step)})
@@ -116,7 +118,9 @@ def test_replayed_steps_are_not_recorded_again(tmp_path: Path) -> None:
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"step":31,"time":1.0,"train/lo')
 
+    assert caplog.messages == []
     second = Recorder(tmp_path)
+    assert caplog.messages == [f"{second.path}: damaged lines: a torn last line, cut off"]
     second.event("resumed", step=20)
     assert second.log(21, {"train/loss": -1.0}) == {}
     assert "val/loss" in second.log(25, {"train/loss": -1.0, "val/loss": 2.5})
@@ -134,10 +138,18 @@ def test_replayed_steps_are_not_recorded_again(tmp_path: Path) -> None:
     assert (tmp_path / METRICS).read_text().count("\n") == len(found)
 
 
-def test_bytes_that_are_no_line_are_stepped_over(tmp_path: Path) -> None:
-    (tmp_path / METRICS).write_bytes(b'\x00\x00\n{"step":1,"time":1.0,"a":2.0}\n\xff\n[1]\n{}\n')
+def test_bytes_that_are_no_line_are_stepped_over_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / METRICS).write_bytes(
+        b'\x00\x00\n{"step":1,"time":1.0,"a":2.0}\n\xff\n[1]\n{}\n{"st'
+    )
     assert lines(tmp_path) == [{"step": 1, "time": 1.0, "a": 2.0}]
     recorder = Recorder(tmp_path)
+    assert caplog.messages == [
+        f"{recorder.path}: damaged lines: a torn last line, cut off; "
+        "4 that cannot be read, passed over"
+    ]
     assert recorder.log(1, {"a": 3.0}) == {}
     recorder.close()
 
