@@ -30,6 +30,7 @@ from torch import Tensor
 
 import mmnet
 from mmnet.errors import UserError, first_line
+from mmnet.folder import sync
 
 
 log = logging.getLogger(__name__)
@@ -290,12 +291,3 @@ def load_newest(folder: Path) -> Checkpoint:
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Ask the disk to have it, not only the page cache: for power loss, not for kills."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
