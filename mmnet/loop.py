@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mmnet.checkpoint import Writer
-from mmnet.data.loader import TrainStep, eval_batches, train_steps
+from mmnet.data.loader import TrainStep, train_steps
 from mmnet.errors import UserError
-from mmnet.evaluation import Evaluation, Interrupted, evaluate
+from mmnet.evaluation import Evaluation, Interrupted, evaluate_split
 from mmnet.gradients import accumulate
 from mmnet.interfaces import Signal
 from mmnet.job import Job
@@ -215,18 +215,10 @@ def skip(job: Job, step: int, loss: float, norm: float) -> None:
 def look(job: Job, stop: Stop) -> Evaluation:
     """Evaluate the val split with the weights that the run would hand out."""
     began = time.perf_counter()
-    batches = eval_batches(
-        job.val,
-        job.reading,
-        batch_size=job.run.micro_batch_size,
-        # Started for each evaluation: no more of them than there are batches to read.
-        num_workers=min(
-            job.run.hardware.num_workers, math.ceil(len(job.val) / job.run.micro_batch_size)
-        ),
-        device=job.machine.device,
-    )
-    with job.average.evaluated() as network:
-        evaluation = evaluate(network, batches, job.machine, stop, job.run.trainer.batch_size)
+    # Started for each evaluation: no more of them than there are batches to read.
+    batches = math.ceil(len(job.val) / job.run.micro_batch_size)
+    num_workers = min(job.run.hardware.num_workers, batches)
+    evaluation = evaluate_split(job, job.val, stop, num_workers=num_workers)
     job.bad.add("val", evaluation.bad)
     log.info(
         "step %d/%d  %s  (%.1f s)",
