@@ -450,6 +450,7 @@ def test_server_absent_at_start_and_killed_in_mid_run(server: Server, tmp_path: 
     server.start()
     until(lambda: said("is back") == 1)
     assert len(stored(server.database, folder)) > 0
+    time.sleep(1)  # the loop looks ten times a second whether the store is back
     server.kill()
     until(lambda: said("no answer from") == 2)
     time.sleep(2)
