@@ -30,6 +30,7 @@ from torch import Tensor
 
 import mmnet
 from mmnet.errors import UserError, first_line
+from mmnet.folder import sync
 
 
 log = logging.getLogger(__name__)
@@ -216,7 +217,8 @@ def save_weights(path: Path, weights: Tensors) -> None:
         shared = tensor.untyped_storage().data_ptr() in known
         known.add(tensor.untyped_storage().data_ptr())
         separate[name] = tensor.clone() if shared else tensor.contiguous()
-    save_file(separate, path, metadata={"format": "pt", "mmnet": mmnet.__version__})
+    # One entry, for several would come in random order: equal weights make equal files.
+    save_file(separate, path, metadata={"format": "pt"})
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)  # safetensors writes with mode 0600
@@ -289,12 +291,3 @@ def load_newest(folder: Path) -> Checkpoint:
 def digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Ask the disk to have it, not only the page cache: for power loss, not for kills."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmnet.data.conditions import Noised, Swapped, Without
-from mmnet.data.loader import eval_batches
-from mmnet.evaluation import evaluate
+from mmnet.evaluation import evaluate_split
 from mmnet.interfaces import Split
 from mmnet.job import Job
 from mmnet.report.plots import curves
@@ -46,7 +45,7 @@ class Contribution(NamedTuple):
 def grid(job: Job, samples: int) -> Grid:
     """Evaluate the first `samples` of the val split under each condition that makes sense."""
     return {
-        name: _evaluate(job, split, samples)
+        name: evaluate_split(job, split, Stop(), num_workers=0, limit=samples).values
         for name, split in conditions(job.val, tuple(job.reading.prepare), needed(job)).items()
     }
 
@@ -139,17 +138,3 @@ def report(job: Job, samples: int) -> dict[str, Any]:
             given.shapley[name],
         )
     return {"grid": found, "contribution": {**given._asdict(), "gradient_share": shares}}
-
-
-def _evaluate(job: Job, split: Split, samples: int) -> dict[str, float]:
-    batches = eval_batches(
-        split,
-        job.reading,
-        batch_size=job.run.micro_batch_size,
-        num_workers=0,
-        device=job.machine.device,
-        limit=samples,
-    )
-    with job.average.evaluated() as network:
-        found = evaluate(network, batches, job.machine, Stop(), job.run.trainer.batch_size)
-    return found.values

@@ -10,18 +10,47 @@ import torch
 from safetensors import SafetensorError
 
 from mmnet import checkpoint
-from mmnet.errors import UserError
+from mmnet.errors import ConfigError, UserError
 from mmnet.evaluation import Evaluation
 from mmnet.folder import put
 from mmnet.hardware import memory_mb
 from mmnet.job import Job
-from mmnet.loop import look
+from mmnet.loop import look, out_of_patience
 from mmnet.pictures import examples
 from mmnet.stop import Stop, Stopped
 from mmnet.track.base import Status
 
 
 log = logging.getLogger(__name__)
+
+
+def nothing_left(job: Job) -> str:
+    """Why a resumed run is over already, and what would let it go on; empty if it goes on.
+
+    Raises ConfigError if it is to end before the step that it has reached.
+    """
+    trainer, step = job.run.trainer, job.counters.step
+    key = "trainer.steps" if trainer.steps is not None else "trainer.epochs"
+    if job.total < step:
+        what = f"{trainer.epochs} ({job.total} steps)" if trainer.steps is None else job.total
+        raise ConfigError([f"{key}={what}: the run has done {step} steps already; want more"])
+    early = step < job.total
+    if (early and not out_of_patience(job)) or not _handed_over(job):
+        return ""
+    if early:
+        key = "trainer.patience"
+    ended = ", stopped early" if early else ""
+    return f"the run is finished: {step} of {job.total} steps{ended}; give {key}=<more> to go on"
+
+
+def _handed_over(job: Job) -> bool:
+    """Whether the run had got to its very end: a kill or a full disk may have come before."""
+    try:
+        summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
+        done = summary["status"] == "FINISHED" and summary["steps"] == job.counters.step
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return done and (job.folder / "model.safetensors").is_file()
 
 
 def hand_over(job: Job, evaluation: Evaluation | None) -> None:

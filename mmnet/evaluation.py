@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmnet.data.loader import EvalBatch
+from mmnet.data.loader import EvalBatch, eval_batches
 from mmnet.errors import UserError
 from mmnet.gradcache import joined, together
 from mmnet.hardware import Machine
-from mmnet.interfaces import Answers, Batch
+from mmnet.interfaces import Answers, Batch, Split
+from mmnet.job import Job
 from mmnet.stop import Stop
 
 
@@ -53,6 +54,22 @@ class Evaluation(NamedTuple):
     values: dict[str, float]  # "loss" and the head's scalar metrics
     tables: dict[str, Tensor]  # the head's other metrics: "confusion" [C, C], truth by answer
     bad: list[tuple[str, str]]  # (key, reason) of every sample that could not be read
+
+
+def evaluate_split(
+    job: Job, split: Split, stop: Stop, *, num_workers: int, limit: int | None = None
+) -> Evaluation:
+    """Evaluate a split, or its first `limit` samples, with the weights that the run hands out."""
+    batches = eval_batches(
+        split,
+        job.reading,
+        batch_size=job.run.micro_batch_size,
+        num_workers=num_workers,
+        device=job.machine.device,
+        limit=limit,
+    )
+    with job.average.evaluated() as network:
+        return evaluate(network, batches, job.machine, stop, job.run.trainer.batch_size)
 
 
 def evaluate(

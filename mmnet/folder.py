@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from mmnet.checkpoint import sync
 from mmnet.errors import UserError
 
 
@@ -50,3 +49,12 @@ def put(path: Path, text: str) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to have it, not only the page cache: for power loss, not for kills."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mmnet.checkpoint import Writer
-from mmnet.data.loader import TrainStep, eval_batches, train_steps
+from mmnet.data.loader import TrainStep, train_steps
 from mmnet.errors import UserError
-from mmnet.evaluation import Evaluation, Interrupted, evaluate
+from mmnet.evaluation import Evaluation, Interrupted, evaluate_split
 from mmnet.gradients import accumulate
 from mmnet.interfaces import Signal
 from mmnet.job import Job
@@ -68,7 +68,7 @@ def train(
                     tracker.log(recorder.log(counters.step, counters.final))
                 except Interrupted:
                     log.info("evaluation at step %d given up: it is done again", counters.step)
-            if run.trainer.patience and counters.without_best >= run.trainer.patience:
+            if out_of_patience(job):
                 log.info(
                     "early stop at step %d: %s was best at step %d",
                     counters.step,
@@ -215,18 +215,10 @@ def skip(job: Job, step: int, loss: float, norm: float) -> None:
 def look(job: Job, stop: Stop) -> Evaluation:
     """Evaluate the val split with the weights that the run would hand out."""
     began = time.perf_counter()
-    batches = eval_batches(
-        job.val,
-        job.reading,
-        batch_size=job.run.micro_batch_size,
-        # Started for each evaluation: no more of them than there are batches to read.
-        num_workers=min(
-            job.run.hardware.num_workers, math.ceil(len(job.val) / job.run.micro_batch_size)
-        ),
-        device=job.machine.device,
-    )
-    with job.average.evaluated() as network:
-        evaluation = evaluate(network, batches, job.machine, stop, job.run.trainer.batch_size)
+    # Started for each evaluation: no more of them than there are batches to read.
+    batches = math.ceil(len(job.val) / job.run.micro_batch_size)
+    num_workers = min(job.run.hardware.num_workers, batches)
+    evaluation = evaluate_split(job, job.val, stop, num_workers=num_workers)
     job.bad.add("val", evaluation.bad)
     log.info(
         "step %d/%d  %s  (%.1f s)",
@@ -236,6 +228,12 @@ def look(job: Job, stop: Stop) -> Evaluation:
         time.perf_counter() - began,
     )
     return evaluation
+
+
+def out_of_patience(job: Job) -> bool:
+    """Whether there were too many evaluations without a new best: time for an early stop."""
+    patience = job.run.trainer.patience
+    return patience is not None and job.counters.without_best >= patience
 
 
 def judge(job: Job, evaluation: Evaluation) -> bool:

@@ -41,14 +41,17 @@ def find(resume: str, output: str, uri: str | None) -> Path:
     Looks among the runs below `output` first, then asks the store at `uri`. Raises UserError.
     """
     folder = Path(resume)
+    if folder.is_file():
+        raise UserError(f"a file: want a run folder{_within(folder)}")
     if not folder.is_dir():
         if not re.fullmatch(r"[0-9a-f]{32}", resume):
             raise UserError(f"there is no such folder{_near(folder, output)}")
         folder = _folder_of(resume, output, uri)
     folder = folder.resolve()
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"not a run folder: it holds no config.yaml{_near(folder, output)}")
-    if not any((folder / "checkpoints").glob("step_*/manifest.json")):
+        hint = _within(folder) or _below(folder) or _near(folder, output)
+        raise UserError(f"not a run folder: it holds no config.yaml{hint}")
+    if not _checkpoints(folder):
         raise UserError("there is no checkpoint to go on from: start a new run")
     return folder
 
@@ -157,6 +160,31 @@ def _folder_of(run_id: str, output: str, uri: str | None) -> Path:
     from mmnet.track.mlflow import folder_of  # asks the store, in a process of its own
 
     return folder_of(run_id, uri)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return list((folder / "checkpoints").glob("step_*/manifest.json"))
+
+
+def _within(path: Path) -> str:
+    """The run folder that this lies in, if any."""
+    found = [parent for parent in path.parents if _checkpoints(parent)]
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _below(folder: Path) -> str:
+    """Of the runs in here that can be resumed, the one that was saved last, if any."""
+    found: dict[Path, float] = {}
+    for depth in ("*", "*/*", "*/*/*"):  # an experiment's folder, all of them, with sweeps
+        for config in folder.glob(f"{depth}/config.yaml"):
+            if saved := _checkpoints(config.parent):
+                found[config.parent] = max(path.stat().st_mtime for path in saved)
+    if not found:
+        return ""
+    newest = max(found, key=lambda run: (found[run], run))
+    if len(found) == 1:
+        return f"; did you mean '{newest}'?"
+    return f"; of the {len(found)} runs in it the newest is '{newest}'"
 
 
 def _near(folder: Path, output: str) -> str:

@@ -17,6 +17,7 @@ A run folder holds, once the run has ended:
 
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ from mmnet import checkpoint
 from mmnet.assembly import assemble, job_facts
 from mmnet.compose import make
 from mmnet.config import Run
-from mmnet.ending import explained, hand_over, summarize, way_on
+from mmnet.ending import explained, hand_over, nothing_left, summarize, way_on
 from mmnet.errors import UserError, first_line
 from mmnet.folder import hold, put
 from mmnet.job import Job
 from mmnet.loop import train
 from mmnet.stop import Stop, Stopped
-from mmnet.track.base import Status
+from mmnet.track.base import Status, Tracker
 from mmnet.track.record import describe, save_diff
 from mmnet.track.recorder import Recorder
 
@@ -47,16 +48,26 @@ def run_training(run: Run, folder: Path, config: str) -> float:
     Returns the best value of trainer.monitor. Raises UserError for what the user can mend
     and Stopped after SIGTERM or SIGINT, the run saved.
     """
-    tracker = make(run.tracker)
+    tracker: Tracker = make(run.tracker)
     tracker.check()
-    lock = hold(folder)
+    with hold(folder):
+        return carry_out(run, folder, config, tracker)
+
+
+def carry_out(run: Run, folder: Path, config: str, tracker: Tracker) -> float:
+    """The same in a folder that no other process trains in, followed by `tracker`."""
     try:
         job = assemble(run, folder)
     except torch.OutOfMemoryError as problem:
         raise UserError(f"not even the network fits: {first_line(problem)}") from problem
     facts = describe(run) | job_facts(job)
     if run.resume:
-        before = go_on(job, checkpoint.load_newest(folder / "checkpoints"), facts)
+        found = checkpoint.load_newest(folder / "checkpoints")
+        before = go_on(job, found, facts)
+        if over := nothing_left(job):
+            log.info(over)
+            return best(job)
+        log.info("going on from %s", found.path)
         facts["earlier_starts"] = [*before.pop("earlier_starts", []), before]
 
     announce(job)
@@ -109,8 +120,12 @@ def run_training(run: Run, folder: Path, config: str) -> float:
         summarize(job, status, error, writer.failures)
         for text in [f"run folder: {folder}", *tracker.finish(status)]:
             log.info(text)
-        lock.close()
-    return job.counters.best.get(run.trainer.monitor, float("nan"))
+    return best(job)
+
+
+def best(job: Job) -> float:
+    """The best value of trainer.monitor, NaN where there is none."""
+    return job.counters.best.get(job.run.trainer.monitor, math.nan)
 
 
 def go_on(job: Job, found: checkpoint.Checkpoint, facts: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +153,6 @@ def go_on(job: Job, found: checkpoint.Checkpoint, facts: dict[str, Any]) -> dict
         ) from error
     if len(job.counters.recently_skipped) > job.run.trainer.max_nonfinite:
         job.counters.recently_skipped = []  # they ended the run before; it gets another chance
-    log.info("going on from %s", found.path)
     return before
 
 
@@ -154,4 +168,5 @@ def announce(job: Job) -> None:
     )
     log.info("data: %d train, %d val samples", len(job.train), len(job.val))
     count = sum(p.numel() for p in job.model.parameters())
-    log.info("network: %s parameters", f"{count:,}")
+    reads = " and ".join(job.model.encoders)
+    log.info("network: reads %s, %s parameters", reads, f"{count:,}")

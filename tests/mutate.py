@@ -169,15 +169,15 @@ MUTATIONS = [
     Mutation(
         "no early stopping",
         "loop.py",
-        "if run.trainer.patience and counters.without_best >= run.trainer.patience:",
+        "if out_of_patience(job):",
         "if False:",
         ("loop.py::test_early_stopping_counts_evaluations_without_a_new_best",),
     ),
     Mutation(
         "early stopping forgotten",
         "loop.py",
-        "if run.trainer.patience and counters.without_best >= run.trainer.patience:",
-        "if run.trainer.patience and evaluation and counters.without_best >= run.trainer.patience:",
+        "if out_of_patience(job):",
+        "if evaluation and out_of_patience(job):",
         ("resume.py::test_resuming_a_finished_run_changes_nothing",),
     ),
     Mutation(

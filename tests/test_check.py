@@ -52,15 +52,15 @@ def study(folder: Path, **files: str) -> tuple[str, str]:
 ONE_MISTAKE = [
     # unknown keys, however they are forced
     ("hardwre=a100", "hardwre=a100 (command line): no such setting; did you mean 'hardware'?"),
-    ("trainer.stpes=5", "no such setting; did you mean 'steps'?"),
-    ("+trainer.stpes=5", "no such setting; did you mean 'steps'?"),
-    ("++trainer.stpes=5", "no such setting; did you mean 'steps'?"),
+    ("trainer.stpes=5", "no such setting; did you mean 'trainer.steps'?"),
+    ("+trainer.stpes=5", "no such setting; did you mean 'trainer.steps'?"),
+    ("++trainer.stpes=5", "no such setting; did you mean 'trainer.steps'?"),
     ("trainer={stpes: 5}", "trainer.stpes=5 (command line): no such setting; did you mean"),
     ("lr=3e-4", "did you mean 'optimizer.lr'?"),
     ("trainer.micro_batch_size=8", "did you mean 'hardware.micro_batch_size'?"),
     ("+fusion.num_headz=4", "mmnet.fusion.concat.Concat has no such setting; it has dim, "),
     ("fusion.dropuot=0.1", "did you mean 'dropout'?"),
-    ("+encoder.txt.dim=3", "no such setting; did you mean 'text'?"),
+    ("+encoder.txt.dim=3", "no such setting; did you mean 'encoder.text'?"),
     ("+fusion._partial_=true", "no such setting"),
     ("+fusion._execution_whitelist_=[os.*]", "no such setting"),
     ("+x._target_=os.system", "x: no such setting"),
@@ -75,15 +75,19 @@ ONE_MISTAKE = [
     ("+experiment=coco_late_fusion", "leave out the +"),
     ("encoder/image.dim=3", "a setting is written with dots: encoder.image.dim=..."),
     ("encoder.image=vit_small", "to choose a file write encoder/image=vit_small"),
-    ("fusion=null", "to leave this part out write ~fusion"),
+    ("fusion=null", "a run needs one: there are bottleneck, concat"),
     ("~fusion", "fusion: must be set: choose one with fusion=..."),
-    ("trainer=3", "trainer=3 (command line): expected a section of settings"),
+    ("trainer=3", "trainer=3 (command line): expected a section of settings; trainer.<name>="),
+    ("trainer=foo", "trainer=foo (command line): expected a section of settings; trainer.<name>="),
+    ("trainer.steps.foo=1", "trainer.steps.foo=1 (command line): no such setting; trainer.steps: "),
+    ("resume=", "resume: expected a run folder or the id of an MLflow run"),
+    ("paths.output=", "paths.output='' (command line): expected a folder"),
     # types, choices, bounds
     ("trainer.steps=many", "trainer.steps=many (command line): expected a whole number"),
     ("trainer.steps=0", "expected a whole number of at least 1"),
     ("trainer.steps=1.5", "expected a whole number"),
     ("trainer.steps=true", "expected a whole number"),
-    ("trainer.steps='5'", "expected a whole number"),
+    ("trainer.steps='5'", "expected a whole number of at least 1 or null; this is text"),
     ("seed=1e30", "expected a whole number of no more than 18 digits"),
     ("hardware.precision=bf61", "expected one of auto, fp32, bf16, fp16; did you mean 'bf16'?"),
     ("hardware.compile=maybe", "expected true or false"),
@@ -168,6 +172,12 @@ def test_fine_command_lines_pass_untouched() -> None:
         assert preflight(line) == line
 
 
+def test_a_setting_of_a_part_that_is_not_chosen_says_so() -> None:
+    (told,) = problems("model=text_only", "encoder.image.dim=96")
+    assert told.startswith("encoder.image.dim=96 (command line): nothing is chosen")
+    assert told.endswith("choose it with encoder/image=...")
+
+
 def test_everything_wrong_is_told_at_once_with_its_file_and_line(tmp_path: Path) -> None:
     option = study(
         tmp_path,
@@ -192,7 +202,7 @@ dataset:
     file = option[1] + "/experiment/mine.yaml"
     for says in (
         f"fusion=concatt ({file}, line 3): no such file; did you mean 'concat'?",
-        f"trainer.stpes=5 ({file}, line 7): no such setting; did you mean 'steps'?",
+        f"trainer.stpes=5 ({file}, line 7): no such setting; did you mean 'trainer.steps'?",
         f"trainer.batch_size=100 ({file}, line 8) and hardware.micro_batch_size=32 "
         f"({file}, line 12): a batch must be a whole number of micro-batches; 96 would be",
         f"fusion.dim=wide ({file}, line 10): expected a whole number of at least 1",

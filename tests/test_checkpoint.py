@@ -56,6 +56,14 @@ def test_what_was_saved_is_loaded(folder):
     assert found.state["rng"][:4] == state["rng"][:4]
 
 
+def test_equal_weights_make_equal_files(tmp_path):
+    """Eight times: safetensors writes the entries of its metadata in random order."""
+    weights = content(7)[0]
+    for number in range(8):
+        checkpoint.save_weights(tmp_path / f"{number}", weights)
+    assert len({checkpoint.digest(path) for path in tmp_path.iterdir()}) == 1
+
+
 def test_the_copy_is_taken_at_once_and_the_next_one_does_not_spoil_it(folder):
     writer = checkpoint.Writer(folder, 5, nothing)
     weights, averaged, state = content(1)

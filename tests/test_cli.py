@@ -118,7 +118,9 @@ def test_the_final_weights_give_the_metrics_of_the_summary(whole: Ended, tmp_pat
 def test_a_finished_run_resumed_is_finished_still(whole: Ended) -> None:
     before = everything(whole.folder)
     ended = run(whole.folder.parents[2], f"resume={whole.folder}")
-    assert ended.code == 0, ended.err
+    assert ended.code == 0
+    last = ended.err.splitlines()[-1]
+    assert last == "the run is finished: 40 of 40 steps; give trainer.steps=<more> to go on"
     assert ended.folder == whole.folder and everything(whole.folder) == before
     assert list(ended.metric("train/loss")) == list(range(1, 41))
     assert ended.summary["status"] == "FINISHED"
@@ -255,7 +257,7 @@ def test_a_tracked_run_is_resumed_by_its_id(whole: Ended, tmp_path: Path) -> Non
 
 def test_all_mistakes_of_a_command_line_are_told_at_once(tmp_path: Path) -> None:
     mistakes = {
-        "trainer.stpes=5": "no such setting; did you mean 'steps'?",
+        "trainer.stpes=5": "no such setting; did you mean 'trainer.steps'?",
         "hardware=a1000": "no such file; did you mean 'a100'?",
         "dataset.train_samples=0": "expected a whole number of at least 1",
         "optimizer.lr=nan": "expected a finite number",
@@ -438,7 +440,11 @@ def test_without_a_sound_checkpoint_the_run_is_refused(copied: Path, tmp_path: P
     [
         ("format: 1", "format: 2", r"its config\.yaml was written by a newer mmnet \(format 2"),
         ("trainer:", "trainer: [", r"its config\.yaml cannot be read"),
-        ("  steps: 40", "  stpes: 40", r"trainer\.stpes.*no such setting; did you mean 'steps'\?"),
+        (
+            "  steps: 40",
+            "  stpes: 40",
+            r"trainer\.stpes.*no such setting; did you mean 'trainer.steps'\?",
+        ),
     ],
     ids=["newer", "broken", "misspelt"],
 )

@@ -401,14 +401,25 @@ def test_what_cannot_be_resumed_is_told_in_one_line(run_folder: Path, elsewhere:
 
     near = str(run_folder.relative_to(elsewhere))
     assert f"there is no such folder; did you mean '{near}'?" in told(f"{near[:-1]}1")
-    assert "not a run folder: it holds no config.yaml" in told(elsewhere)
+    (elsewhere / "empty").mkdir()
+    assert told(elsewhere / "empty").endswith("not a run folder: it holds no config.yaml")
+    no_config, mean = "not a run folder: it holds no config.yaml; ", f"did you mean '{run_folder}'?"
+    assert no_config + mean in told(elsewhere / "outputs")
+    older = stored(elsewhere / "outputs" / "other" / "2026-12-31_12-00-00-000000" / "7")
+    os.utime(older / "checkpoints/step_00000002/manifest.json", (1, 1))
+    for name in ("outputs", elsewhere / "outputs"):
+        newest = f"of the 2 runs in it the newest is '{run_folder}'"
+        assert no_config + newest in told(name)
+    assert no_config + mean in told(run_folder / "checkpoints" / "step_00000002")
+    assert f"a file: want a run folder; {mean}" in told(run_folder / "config.yaml")
+    assert told(CONF / "train.yaml").endswith("a file: want a run folder")
     for text, says in [
         (config.replace("format: 1", "format: 2"), "written by a newer mmnet (format 2"),
         (config.replace("format: 1", ""), "does not say its format"),
         ("format: 1\nname: [", "its config.yaml cannot be read"),
         ("[]", "does not say its format"),
         ("", "does not say its format"),
-        (config.replace("batch_size: 16", "batch_sise: 16"), "did you mean 'batch_size'?"),
+        (config.replace("batch_size: 16", "batch_sise: 16"), "did you mean 'trainer.batch_size'?"),
     ]:
         (run_folder / "config.yaml").write_text(text)
         assert says in " ".join(problems(f"resume={run_folder}")), text

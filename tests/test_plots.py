@@ -70,6 +70,14 @@ def test_curve_of_a_long_run_keeps_its_level(tmp_path: Path) -> None:
     assert draw_curves(tmp_path)
 
 
+def test_one_odd_step_at_an_end_bends_the_smoothed_curve_no_more_than_elsewhere() -> None:
+    for place in (0, 100, 199):
+        values = np.ones(200)
+        values[place] = 2.0
+        smooth = plots.smoothed(plots.Curve(np.arange(200.0), values)).values
+        assert 1 < smooth.max() < 1.2, place
+
+
 def test_nothing_recorded_draws_nothing(tmp_path: Path) -> None:
     assert draw_curves(tmp_path) == []
 

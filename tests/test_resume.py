@@ -3,6 +3,8 @@
 import copy
 import json
 import random
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ import torch
 
 from mmnet.assembly import assemble, job_facts
 from mmnet.checkpoint import Writer, load, load_newest
+from mmnet.compose import load as composed
 from mmnet.data.bad import BadSamples
-from mmnet.errors import UserError
+from mmnet.errors import ConfigError, UserError
 from mmnet.interfaces import BadSample
 from mmnet.job import rng_state, set_rng_state
-from mmnet.session import go_on
-from tests.jobs import make_job, resume, run_job, state_of
+from mmnet.session import go_on, run_training
+from tests.jobs import SMALL, make_job, resume, run_job, state_of
 
 
 CPU = torch.device("cpu")
@@ -140,6 +143,54 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, patience):
     assert job.counters.step == (12 if patience == "null" else 4)
     before = copy.deepcopy(state_of(job))
     assert state_of(run_job(resume(job))) == before
+
+
+def contents(folder):
+    """All files of a run folder with the time of their last change; its log is left out."""
+    files = [path for path in folder.rglob("*") if path.name not in (".lock", "train.log")]
+    return {path: path.lstat().st_mtime_ns for path in files}
+
+
+@pytest.mark.parametrize(
+    ("words", "anew", "says"),
+    [
+        ([], {}, "the run is finished: 6 of 6 steps; give trainer.steps=<more> to go on"),
+        ([], {"steps": 5}, "trainer.steps=5: the run has done 6 steps already; want more"),
+        (
+            ["trainer.steps=null", "trainer.epochs=2"],
+            {"epochs": 1},
+            r"trainer.epochs=1 (4 steps): the run has done 8 steps already; want more",
+        ),
+        (
+            ["trainer.eval_every=2", "optimizer.lr=1e-30", "trainer.patience=1"],
+            {"steps": 20},
+            "the run is finished: 4 of 20 steps, stopped early; give trainer.patience=<more> to",
+        ),
+    ],
+)
+def test_a_run_with_nothing_left_to_do_is_left_as_it_is(tmp_path, caplog, words, anew, says):
+    run = composed(*SMALL, "trainer.steps=6", "trainer.modality_grid=0", *words)
+    best = run_training(run, tmp_path, "as it was")
+    before = contents(tmp_path)
+    caplog.set_level("INFO", "mmnet.session")
+    trainer = replace(run.trainer, **anew)
+    again = replace(run, resume=str(tmp_path), trainer=trainer)
+    if "already" in says:
+        with pytest.raises(ConfigError, match=f"^{re.escape(says)}$"):
+            run_training(again, tmp_path, "another")
+    else:
+        assert run_training(again, tmp_path, "another") == best
+        assert [text[: len(says)] for text in caplog.messages] == [says]
+    assert contents(tmp_path) == before
+
+
+def test_a_run_killed_before_its_very_end_is_ended(tmp_path):
+    run = composed(*SMALL, "trainer.steps=2", "trainer.modality_grid=0")
+    run_training(run, tmp_path, "as it was")
+    for name in ("summary.json", "model.safetensors"):
+        (tmp_path / name).unlink()
+        run_training(replace(run, resume=str(tmp_path)), tmp_path, "another")
+        assert (tmp_path / "summary.json").exists() and (tmp_path / "model.safetensors").exists()
 
 
 class Counting:

@@ -37,7 +37,7 @@ KNOWS = {
     "errors": (),
     "config": ("bounds",),
     # They are told things and ask nothing.
-    "track": ("", "bounds", "config", "errors", "redact"),
+    "track": ("", "bounds", "config", "errors", "folder", "redact"),
     "report": ("errors", "folder", "track.recorder"),
 }
 # What nobody in this room may know.

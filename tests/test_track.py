@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import mmnet
 from mmnet.compose import load
 from mmnet.errors import UserError
-from mmnet.track import record, spool
+from mmnet.track import content, record, spool
 from mmnet.track.csv import Csv
+from mmnet.track.launch import Shipper
 from mmnet.track.mlflow import Mlflow
 from mmnet.track.none import Nowhere
 from mmnet.track.recorder import METRICS, Recorder, clean, read
@@ -106,7 +107,9 @@ def test_lines_reach_the_file_within_a_second_or_64_lines(
     assert len(lines(tmp_path)) == 66
 
 
-def test_replayed_steps_are_not_recorded_again(tmp_path: Path) -> None:
+def test_replayed_steps_are_not_recorded_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = Recorder(tmp_path)
     for step in range(1, 31):
         first.log(step, {"train/loss": float(step)})
@@ -115,7 +118,9 @@ def test_replayed_steps_are_not_recorded_again(tmp_path: Path) -> None:
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"step":31,"time":1.0,"train/lo')
 
+    assert caplog.messages == []
     second = Recorder(tmp_path)
+    assert caplog.messages == [f"{second.path}: damaged lines: a torn last line, cut off"]
     second.event("resumed", step=20)
     assert second.log(21, {"train/loss": -1.0}) == {}
     assert "val/loss" in second.log(25, {"train/loss": -1.0, "val/loss": 2.5})
@@ -133,10 +138,18 @@ def test_replayed_steps_are_not_recorded_again(tmp_path: Path) -> None:
     assert (tmp_path / METRICS).read_text().count("\n") == len(found)
 
 
-def test_bytes_that_are_no_line_are_stepped_over(tmp_path: Path) -> None:
-    (tmp_path / METRICS).write_bytes(b'\x00\x00\n{"step":1,"time":1.0,"a":2.0}\n\xff\n[1]\n{}\n')
+def test_bytes_that_are_no_line_are_stepped_over_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / METRICS).write_bytes(
+        b'\x00\x00\n{"step":1,"time":1.0,"a":2.0}\n\xff\n[1]\n{}\n{"st'
+    )
     assert lines(tmp_path) == [{"step": 1, "time": 1.0, "a": 2.0}]
     recorder = Recorder(tmp_path)
+    assert caplog.messages == [
+        f"{recorder.path}: damaged lines: a torn last line, cut off; "
+        "4 that cannot be read, passed over"
+    ]
     assert recorder.log(1, {"a": 3.0}) == {}
     recorder.close()
 
@@ -231,6 +244,33 @@ def test_csv_goes_on_after_a_kill(tmp_path: Path) -> None:
         for step in range(1, reached + 21)
         for name, value in values(step).items()
     ]
+
+
+def test_nothing_is_promised_of_a_sender_that_cannot_work(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "run")
+    shipper = Shipper(folder, {"linger": 60.0}, "")  # where to is missing: it fails at once
+    recorder = Recorder(folder)
+    recorder.log(1, {"train/loss": 1.0})
+    recorder.close()
+    still, later = shipper.finish("FINISHED")
+    assert still == (
+        "tracking: 1 values are still to be sent; the process that sends them has failed "
+        "(see tracker.log)"
+    )
+    assert later == f"later: {shipper.command()}"
+    assert "the shipper failed: KeyError('kind')" in (folder / "tracker.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "title"),
+    [
+        ("2026-01-31_12-00-00-123456", "late seed 3 12:00:00.123"),
+        ("2026-01-31_12-00-00-123456/7", "late seed 3 12:00:00.123/7"),
+        ("mine", "late seed 3 mine"),
+    ],
+)
+def test_what_a_run_is_called_in_a_store(tmp_path: Path, folder: str, title: str) -> None:
+    assert content.title(make_folder(tmp_path / folder)) == title
 
 
 def test_nowhere_does_nothing(tmp_path: Path) -> None:

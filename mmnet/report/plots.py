@@ -229,13 +229,17 @@ def _thinned(curve: Curve, most: int) -> Curve:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Running mean over 5 % of the run, narrower at the ends."""
+    """Running mean over 5 % of the run; at the ends, of the part of it that is there.
+
+    A window that narrowed to one value at the ends would show the noise of the first and last.
+    """
     curve = _thinned(curve, _POINTS)
-    half = max(2, len(curve.values) // 40)
+    number = len(curve.values)
+    half = max(2, number // 40)
     total = np.concatenate([[0.0], np.cumsum(curve.values)])
-    at = np.arange(len(curve.values))
-    reach = np.minimum(np.minimum(at, at[::-1]), half)
-    return Curve(curve.steps, (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1))
+    at = np.arange(number)
+    first, end = np.maximum(at - half, 0), np.minimum(at + half + 1, number)
+    return Curve(curve.steps, (total[end] - total[first]) / (end - first))
 
 
 def _spans_decades(*series: NDArray[np.float64]) -> bool:

@@ -24,6 +24,7 @@ _LONGEST_LIST = 16
 _ELSEWHERE = ("name", "started", "dataset", "names")
 _TAG_NAMES = {"key": "run.key", "packages.mmnet": "mmnet.version"}
 _SECTION = re.compile(r"^(machine|packages)\.")
+_TIME = re.compile(r"^\d{4}-\d\d-\d\d_(\d\d)-(\d\d)-(\d\d)-(\d{3})\d{3}$")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -45,6 +46,18 @@ def config(folder: Path) -> dict[str, Any]:
 def record(folder: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((folder / "record.json").read_text("utf-8"))
     return loaded
+
+
+def title(folder: Path) -> str:
+    """What the run is called in a store: `late_fusion seed 0 12:00:00.123`, by its folder's time.
+
+    A job of a sweep ends in its number, /7; a folder of another name is named as it is.
+    """
+    job = f"/{folder.name}" if folder.name.isdecimal() else ""
+    place = folder.parent.name if job else folder.name
+    if time := _TIME.search(place):
+        place = "{}:{}:{}.{}".format(*time.groups())
+    return f"{record(folder)['name']} seed {params(folder)['seed']} {place}{job}"
 
 
 def params(folder: Path) -> dict[str, str]:
@@ -89,7 +102,11 @@ def datasets(folder: Path) -> list[Dataset]:
 
 
 def summary(folder: Path) -> list[Point]:
-    """Every number of summary.json as a metric: summary/best/val/loss, summary/steps, ..."""
+    """Every number of summary.json as a metric: whole_run/best/val/loss, whole_run/steps, ...
+
+    MLflow draws charts by prefix in the order of the alphabet: these, of one point each, come
+    behind train/ and val/.
+    """
     path = folder / "summary.json"
     if not path.exists():
         return []
@@ -97,7 +114,7 @@ def summary(folder: Path) -> list[Point]:
     step = numbers.get("steps")
     milliseconds = path.stat().st_mtime_ns // 1_000_000
     return [
-        Point(clean(f"summary/{name}"), float(value), step or 0, milliseconds)
+        Point(clean(f"whole_run/{name}"), float(value), step or 0, milliseconds)
         for name, value in _flatten(numbers, "", "/")
         if isinstance(value, int | float)
     ]

@@ -87,8 +87,14 @@ class Shipper:
             room(self._folder) / "end.json",
             {"status": status, "milliseconds": round(time.time() * 1000)},
         )
-        begin = time.monotonic()
-        while self._process.poll() is None:
+        begin, replaced = time.monotonic(), False
+        while True:
+            if self._process.poll() is not None:
+                if replaced or self._status().get("state") in ("done", "owed"):
+                    break
+                # Killed; a new one goes on where it was.
+                (room(self._folder) / "status.json").unlink(missing_ok=True)
+                self._process, replaced = self._spawn(), True
             waited = time.monotonic() - begin
             away = self._status().get("state") == "away"
             if waited > (_AWAY if away else _PATIENCE):
@@ -102,10 +108,11 @@ class Shipper:
         why = f" ({told['why']})" if told.get("why") else ""
         still = f"tracking: {what} are still to be sent{why}"
         if told.get("state") != "owed":
-            if self._process.poll() is not None:  # killed; a new one goes on where it was
-                self._process = self._spawn()
-            self._process.returncode = 0  # left behind on purpose: Popen need not warn of it
-            still += f"; a background process tries for {self._linger:g} s (see tracker.log)"
+            if self._process.poll() is None:
+                self._process.returncode = 0  # left behind on purpose: Popen need not warn of it
+                still += f"; a background process tries for {self._linger:g} s (see tracker.log)"
+            else:
+                still += "; the process that sends them has failed (see tracker.log)"
         return [still, f"later: {self.command()}"]
 
     def _complaints(self, told: dict[str, Any]) -> list[str]:

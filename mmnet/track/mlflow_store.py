@@ -22,7 +22,7 @@ from mmnet.track.uri import database, is_server
 
 
 FOLDER_TAG = "mmnet.run_folder"
-_MARK_TAG = "mmnet.token"
+_MARK_TAG = "mmnet.folder_id"
 _PER_BATCH = 100  # params or tags; a server refuses more
 # Errors that may come from one value; INTERNAL_ERROR is a number that a database cannot hold.
 _SUSPECT = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INTERNAL_ERROR"}
@@ -40,7 +40,7 @@ class MlflowStore:
 
     def open(self) -> dict[str, Any]:
         with self._calls():
-            with first_use(self._uri):
+            with first_use(self._uri), self._beside_artifacts():
                 self._client = MlflowClient(self._uri)
                 self._run = self._known() or self._made(self._experiment())
             run = self._client.get_run(self._run)
@@ -91,6 +91,14 @@ class MlflowStore:
             raise Away(f"experiment '{name}' was deleted; restore it or choose another name")
         return str(found.experiment_id)
 
+    def _beside_artifacts(self) -> contextlib.AbstractContextManager[Any]:
+        """MLflow gives a new database an experiment Default too, with its files in ./mlruns."""
+        if is_server(self._uri):
+            return contextlib.nullcontext()
+        place = Path(self._settings["artifacts"]).parent
+        place.mkdir(parents=True, exist_ok=True)
+        return contextlib.chdir(place)  # else in the run folder, where this process was started
+
     def _known(self) -> str | None:
         address = read(self._folder / "tracker.json")
         if address.get("uri") != redact(self._uri):
@@ -116,7 +124,7 @@ class MlflowStore:
             experiment,
             start_time=round(facts["started"] * 1000),
             tags={_MARK_TAG: token},
-            run_name=facts["name"],
+            run_name=content.title(self._folder),
         )
         return str(run.info.run_id)
 

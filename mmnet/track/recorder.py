@@ -153,18 +153,28 @@ class Recorder:
                     synced = size
 
     def _recover(self) -> int:
-        """Cut off a torn last line, note what is there; returns the size in bytes."""
-        size = 0
+        """Cut off a torn last line, note what is there; returns the size in bytes.
+
+        What is damaged is told of: a kill can tear the last line, nothing of ours the others.
+        """
+        size, torn, unreadable = 0, False, 0
         with self.path.open("rb") as file:
             for raw in file:
                 if not raw.endswith(b"\n"):
                     os.ftruncate(self._file, size)
+                    torn = True
                     break
                 size += len(raw)
                 line = parse(raw)
-                if line and "event" not in line:
+                if line is None:
+                    unreadable += 1
+                elif "event" not in line:
                     for name in line.keys() - {"step", "time"}:
                         self._last[name] = max(self._last.get(name, -1), line["step"])
+        if torn or unreadable:
+            cut = ["a torn last line, cut off"] if torn else []
+            passed = [f"{unreadable} that cannot be read, passed over"] if unreadable else []
+            log.warning("%s: damaged lines: %s", self.path, "; ".join(cut + passed))
         return size
 
 

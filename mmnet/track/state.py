@@ -12,9 +12,10 @@ tracker.log. Every .json file is replaced whole.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from mmnet.folder import put
 
 
 # In the shipper's environment: the store's full address, which may hold a password.
@@ -26,9 +27,7 @@ def room(folder: Path) -> Path:
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    put(path, json.dumps(value, indent=1))
 
 
 def read(path: Path) -> dict[str, Any]:

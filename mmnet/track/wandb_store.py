@@ -29,7 +29,7 @@ class WandbStore:
                 mode=self._settings["mode"],
                 id=self._settings["token"],
                 resume="allow",
-                name=content.record(self._folder)["name"],
+                name=content.title(self._folder),
                 dir=room(self._folder),
                 config={**content.params(self._folder), "record": content.record(self._folder)},
                 settings=wandb.Settings(
