@@ -28,7 +28,7 @@ def vocabulary(data):
     return data / "bert_vocab" / "bert-base-uncased" / "vocab.txt"
 
 
-@pytest.mark.train
+@(pytest.mark.full if FULL else pytest.mark.train)
 @pytest.mark.parametrize("one", CHOSEN, ids=name)
 def test_it_trains_and_every_parameter_gets_a_finite_gradient(one, tmp_path, vocabulary):
     job = make_job(
