@@ -24,15 +24,18 @@ from mmnet.errors import ConfigError, nearest
 from mmnet.redact import leaves, shown
 
 
+SHELLS = ("bash", "fish", "zsh")  # that Hydra completes for
 TRIED = 20  # values of a sweep that are checked beforehand; each job is checked anyway
 
 
 def preflight(arguments: Sequence[str]) -> list[str]:
     """Check a command line, compose included; returns the one to hand to Hydra.
 
-    Raises ConfigError with everything that is wrong. Writes nothing.
+    Raises ConfigError with everything that is wrong. Leaves nothing behind.
     """
     args = get_args_parser().parse_intermixed_args(list(arguments))
+    if args.shell_completion:
+        refuse_completion(args.overrides)
     if args.help or args.hydra_help or args.shell_completion or args.info:
         return list(arguments)
     source = source_of(args)
@@ -63,14 +66,34 @@ def source_of(args: argparse.Namespace) -> Source:
     conf = CONF if args.config_path is None else Path(__file__).parent / args.config_path
     more = [] if args.config_dir is None else [Path(args.config_dir).absolute()]
     problems = [
-        f"--{option} {folder}: there is no such folder"
-        + nearest(str(folder), map(str, folder.parent.glob("*/")))
-        for option, folder in [("config-path", conf), *(("config-dir", path) for path in more)]
-        if not folder.is_dir()
+        f"--{option} {typed}: there is no folder {folder}"
+        + nearest(folder.name, (f.name for f in folder.parent.glob("*/")), f"{folder.parent}/")
+        for option, typed, folder in [
+            ("config-path", args.config_path, conf),
+            *(("config-dir", args.config_dir, path) for path in more),
+        ]
+        if not is_folder(folder)
     ]
     if problems:
         raise ConfigError(problems)
-    return Source(conf, tuple(more), args.config_name or "train")
+    name = args.config_name or "train"
+    known = [f.stem for folder in (conf, *more) for f in folder.glob("*.yaml")]
+    if args.config_name and "/" not in name and not search_path(args.overrides):
+        bare = name.removesuffix(".yaml")
+        if bare not in known:
+            where = " or ".join(map(str, (conf, *more)))
+            raise ConfigError(
+                [f"--config-name {name}: there is no {bare}.yaml in {where}{nearest(bare, known)}"]
+            )
+    return Source(conf, tuple(more), name)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is one, as far as one may look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def search_path(overrides: Sequence[str]) -> list[Path]:
@@ -92,6 +115,14 @@ def refused_options(args: argparse.Namespace) -> list[str]:
     if args.run + args.multirun + (args.cfg is not None) > 1:
         problems.append("only one of --run, --multirun and --cfg at a time")
     return problems
+
+
+def refuse_completion(asked: Sequence[str]) -> None:
+    """Raises ConfigError unless one shell is named: Hydra would end in a traceback."""
+    known = [f"{verb}={shell}" for verb in ("install", "uninstall", "query") for shell in SHELLS]
+    if len(asked) != 1 or asked[0] not in known:
+        got = words.shown_line(" ".join(["--shell-completion", *asked]))
+        raise ConfigError([f"{got}: expected install=, uninstall= or query= {' or '.join(SHELLS)}"])
 
 
 def hydra_problems(hydra: dict[str, Any]) -> list[str]:
@@ -123,6 +154,9 @@ def folder_problems(composed: Composed, hydra: dict[str, Any], kind: str) -> lis
     except OmegaConfBaseException:
         return []  # it needs what Hydra knows only later; looked at again when it is there
     what = f"hydra.{kind}.dir={shown(str(folder))}"
+    output = composed.run.paths.output
+    if "${paths.output}" in str(hydra[kind]["dir"]):
+        what = f"paths.output={shown(output)}"  # what one sets; the rest follows from it
     if not str(folder).isprintable():
         return [f"{what}: expected a name without control characters"]
     try:
@@ -133,8 +167,12 @@ def folder_problems(composed: Composed, hydra: dict[str, Any], kind: str) -> lis
         return [f"{what}: {words.one_line(error)}"]
     if not there.is_dir():
         return [f"{what}: {there} is a file"]
-    if not os.access(there, os.W_OK | os.X_OK):
-        return [f"{what}: nothing may be written into {there}"]
+    try:  # to know for sure: there are places where root may not write, either
+        trial = there / f".mmnet-{os.getpid()}"
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        return [f"{what}: no folder can be made in {there} ({str(error.strerror).lower()})"]
     return []
 
 

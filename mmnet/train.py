@@ -14,11 +14,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mmnet import __version__
 from mmnet.compose import Composed, Source, origins_of, settle
 from mmnet.config import CONF, TRUSTED
 from mmnet.errors import ConfigError, UserError, report
 from mmnet.overrides import read
 from mmnet.preflight import preflight
+
+
+# Options with which nothing is run.
+PRINTING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
 
 
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=TRUSTED)
@@ -48,6 +53,11 @@ def cli() -> None:
     if not sys.flags.safe_path and here not in sys.path:
         sys.path.append(here)  # parts of a study, experiments.*, are found from there
     sys.excepthook = quiet
+    if "--version" in sys.argv[1:]:
+        print(f"mmnet {__version__}")
+        return
+    if any(word.partition("=")[0] in PRINTING for word in sys.argv[1:]):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a word
     logging.raiseExceptions = False  # a full disk is told of once, not with every line of the log
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)

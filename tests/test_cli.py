@@ -383,7 +383,7 @@ def test_data_that_cannot_be_used_is_told_before_anything_is_built(
     if spoil is not None:
         spoil(root := copy_of_coco(data, tmp_path / "coco"))
     ended = run(tmp_path / "here", *COCO, f"dataset.root={root}", *words)
-    failed(ended, 1, says)
+    failed(ended, 2, says)
     nothing_began(tmp_path / "here")
 
 
@@ -430,7 +430,7 @@ def test_without_a_sound_checkpoint_the_run_is_refused(copied: Path, tmp_path: P
     before = contents(copied)
     ended = run(tmp_path, f"resume={copied}")
     failed(
-        ended, 1, r"step_00000040: damaged: state\.pt does not match its digest; .*step_00000035"
+        ended, 2, r"step_00000040: damaged: state\.pt does not match its digest; .*step_00000035"
     )
     assert contents(copied) == before
 
@@ -467,7 +467,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         until(lambda: checkpoints(tmp_path), first)
         (folder,) = run_folders(tmp_path)
         resumed = run(tmp_path, f"resume={folder}")
-        failed(resumed, 1, f"{folder}: in use by process {first.pid} on ")
+        failed(resumed, 2, f"{folder}: in use by process {first.pid} on ")
         anew = run(tmp_path, *MICRO, f"hydra.run.dir={folder}")
         failed(anew, 2, "not an empty folder, and nothing is overwritten here")
     finally:

@@ -692,6 +692,17 @@ def test_a_dataset_that_is_not_there_is_described(tmp_path):
         find_root("some", tmp_path / "nowhere", LAYOUTS)
     with pytest.raises(UserError, match=r"dataset\.root=.*lacks notes/new.json, pictures"):
         check_root("some", tmp_path / "a", LAYOUTS)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"found none \(.*file: not a directory\)"):
+        find_root("some", tmp_path / "file", LAYOUTS)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told_with_its_key(tmp_path):
+    root = tmp_path / ("x" * 300)  # as good as one without permission, which root always has
+    with pytest.raises(UserError, match=r"dataset\.root=.*xxx: file name too long"):
+        check_root("some", root, LAYOUTS)
+    with pytest.raises(UserError, match=r"paths\.data=.*found none \(.*: file name too long\)"):
+        find_root("some", root, LAYOUTS)
 
 
 def test_of_several_none_is_guessed(tmp_path):

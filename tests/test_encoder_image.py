@@ -341,6 +341,7 @@ def test_preprocessing_travels_without_the_weights() -> None:
         ({"name": "resnet50"}, "not a vision transformer or ConvNeXt"),
         ({"pretrained": "weights.bin"}, r"expected null, hub or a \.safetensors file"),
         ({"pretrained": "absent.safetensors"}, "no such file"),
+        ({"pretrained": "x" * 300 + ".safetensors"}, "pretrained=x.*: file name too long"),
         ({"image_size": 40, "patch_size": None}, "patches of 16 pixels"),
         ({"dim": None, "num_heads": 5}, "these sizes"),
         ({"output_stride": 8}, "output_stride=8: vit_tiny_patch16_224 has no such thing"),

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import resource
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,9 +72,27 @@ def start(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # What needs a process of its own.
 
 
+def test_who_has_seen_enough_of_the_help_may_leave() -> None:
+    command = [sys.executable, "-m", "mmnet.train", "--help"]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == -signal.SIGPIPE
+
+
+def test_the_package_itself_says_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("mmnet", run_name="__main__")
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "python -m mmnet.train" in line and "python -m mmnet.inspect" in line
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
+        (["--version"], 0, f"mmnet {mmnet.__version__}"),
         (["--help"], 0, "hardware: a100, auto, consumer, cpu, h100, h200"),
         (["--cfg", "job", "hardware=a100"], 0, "micro_batch_size: 256"),
         (["--info", "searchpath"], 0, "conf"),
@@ -129,7 +149,7 @@ def test_without_torch_the_command_says_what_to_install(elsewhere: Path) -> None
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         "mmnet: error: torch is not installed: pip install 'mmnet[train]'"
     ]
@@ -140,9 +160,17 @@ def test_options_of_hydra_that_do_not_fit_together_are_told() -> None:
     assert "only one of" in problems("--cfg", "job", "-m")[0]
     assert "--resolve: only together with --cfg" in problems("--resolve")[0]
     assert "resume=<run folder>" in problems("--experimental-rerun", "x")[0]
-    assert "there is no such folder" in problems("--config-dir", "nowhere")[0]
-    assert "there is no such folder" in problems("--config-path", "/nowhere")[0]
-    assert "nowhere" in problems("--config-name", "nowhere")[0]
+    assert "there is no folder" in problems("--config-dir", "nowhere")[0]
+    assert "--config-path conff: there is no folder" in problems("--config-path", "conff")[0]
+    assert "did you mean 'train'?" in problems("--config-name", "trian")[0]
+
+
+def test_help_with_completion_is_told_as_what_it_is() -> None:
+    for words in ([], ["install"], ["install=csh"], ["install=bash", "query=bash"]):
+        (told,) = problems("--shell-completion", *words)
+        line = " ".join(["--shell-completion", *words])
+        assert told == f"{line}: expected install=, uninstall= or query= bash or fish or zsh"
+    assert problems("--shell-completion", "install=bash") == []
 
 
 def test_each_value_of_a_sweep_is_looked_at_before_the_first_job() -> None:
@@ -173,6 +201,7 @@ def test_a_folder_that_holds_something_is_left_alone(elsewhere: Path) -> None:
         ("file/runs", "file is a file"),
         ("x" * 300, "File name too long"),
         ("'a\0b'", "hydra.run.dir"),
+        ("/proc/nope", "no folder can be made in /proc"),
     ],
 )
 def test_a_folder_that_cannot_be_made_is_told(place: str, says: str, elsewhere: Path) -> None:
@@ -181,7 +210,7 @@ def test_a_folder_that_cannot_be_made_is_told(place: str, says: str, elsewhere: 
     assert says in told
     if place == "file/runs":
         (told,) = problems(f"paths.output={place}")
-        assert says in told
+        assert says in told and told.startswith(f"paths.output={place}: ")
 
 
 def test_hydra_itself_calls_nothing_foreign(elsewhere: Path) -> None:
@@ -463,7 +492,7 @@ def test_a_run_its_log_its_resume_and_no_secret_anywhere(elsewhere: Path) -> Non
 @pytest.mark.train
 def test_a_missing_gpu_leaves_one_line_and_nothing_else(elsewhere: Path) -> None:
     ended = start(*SMALL, "hardware=a100", CUDA_VISIBLE_DEVICES="")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("mmnet: error: hardware.device=cuda: torch sees no CUDA device here")
     assert not list(elsewhere.iterdir())

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -37,10 +38,19 @@ def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
     found: dict[Path, Path] = {}
     nearly = []
     marks = {Path(layout[0]).parts[0] for layout in layouts}
-    for path, folders, files in os.walk(data, followlinks=True):
+
+    def unread(error: OSError) -> None:
+        if error.errno != errno.ENOENT:
+            nearly.append(f"{error.filename}: {str(error.strerror).lower()}")
+
+    for path, folders, files in os.walk(data, followlinks=True, onerror=unread):
         folder = Path(path)
         if not marks.isdisjoint((*folders, *files)):
-            missing = lacking(folder, layouts)
+            try:
+                missing = lacking(folder, layouts)
+            except OSError as error:
+                unread(error)
+                continue
             if missing:
                 nearly.append(f"{folder} lacks {', '.join(missing)}")
             else:
@@ -52,7 +62,7 @@ def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
         return next(iter(found.values()))
     if found:
         have = f"found {', '.join(sorted(map(str, found.values())))}"
-    elif data.is_dir():
+    elif nearly or os.access(data, os.F_OK):
         have = f"found none ({'; '.join(sorted(nearly)) or 'nothing like it'})"
     else:
         have = "there is no such folder"
@@ -65,14 +75,17 @@ def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
 
 def check_root(name: str, root: Path, layouts: list[list[str]]) -> Path:
     """`root`, if it holds every part of one of `layouts`. Raises UserError saying what not."""
-    missing = lacking(root, layouts)
+    try:
+        missing = lacking(root, layouts)
+    except OSError as error:  # a folder that may not be looked into
+        raise UserError(f"dataset.root={root}: {str(error.strerror).lower()}") from error
     if missing:
         raise UserError(f"dataset.root={root} is no {name}: it lacks {', '.join(missing)}")
     return root
 
 
 def lacking(root: Path, layouts: list[list[str]]) -> list[str]:
-    """The parts that `root` lacks of the layout it fits best."""
+    """The parts that `root` lacks of the layout it fits best. Raises OSError."""
     return min(
         ([part for part in layout if not (root / part).exists()] for layout in layouts), key=len
     )

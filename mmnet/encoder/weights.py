@@ -67,8 +67,11 @@ def check_source(modality: str, pretrained: str | None) -> None:
     key = f"encoder.{modality}.pretrained={pretrained}"
     if not str(pretrained).endswith(".safetensors"):
         raise UserError(f"{key}: expected null, hub or a .safetensors file")
-    if not Path(str(pretrained)).is_file():
-        raise UserError(f"{key}: no such file")
+    try:
+        with Path(str(pretrained)).open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(f"{key}: {str(error.strerror).lower()}") from error
 
 
 def load(tower: Any, file: str, modality: str, own: str = "", adapt: Adapt | None = None) -> Report:
