@@ -2,14 +2,17 @@
 
 import json
 import pickle
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, CLIPConfig, CLIPModel
 
+from mmnet.encoder import hub
 from mmnet.encoder.text.bytes import Bytes
 from mmnet.encoder.text.huggingface import HuggingFace
 from mmnet.encoder.text.sources import FAMILY
@@ -392,3 +395,31 @@ def test_recomputing_keeps_fewer_activations_and_the_same_gradients(
 def test_captions_of_the_tests_are_of_several_lengths() -> None:
     """Or else there would be nothing to pad."""
     assert len({len(caption) for caption in CAPTIONS}) == len(CAPTIONS)
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_hub_that_cannot_be_reached_is_not_waited_for(
+    listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        if not listens:
+            server.close()
+        with hub.asked("some/model"):
+            assert constants.is_offline_mode() is not listens
+        with hub.asked(str(tmp_path)):  # a folder: nothing to ask for
+            assert not constants.is_offline_mode()
+    assert not constants.is_offline_mode()
+
+
+def test_a_vocabulary_that_is_not_there_is_told_with_the_way_to_name_one(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").mkdir()
+    for source in (str(tmp_path / "vocab.txt"), "no/such-tokenizer"):
+        with pytest.raises(UserError) as told:
+            HuggingFace.check(**BERT | {"tokenizer": source})
+        assert "encoder.text.tokenizer=<a vocab.txt or a local folder>" in str(told.value)
+        assert "encoder/text=bytes needs none" in str(told.value)

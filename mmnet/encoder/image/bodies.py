@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import timm
@@ -9,7 +10,7 @@ from safetensors import SafetensorError
 from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
-from mmnet.encoder import weights
+from mmnet.encoder import hub, weights
 from mmnet.errors import UserError, first_line, nearest
 
 
@@ -75,13 +76,14 @@ def create(name: str, module: str, sizes: Sizes, pretrained: str | None = None, 
     words = WORDS | (EVA if module == "eva" else {})
     given = {k: value for k, value in sizes._asdict().items() if value is not None}
     try:
-        body = timm.create_model(
-            name,
-            pretrained=pretrained == "hub",
-            num_classes=0,
-            **{words[key]: value for key, value in given.items()},
-            **more,
-        )
+        with hub.asked(name) if pretrained == "hub" else nullcontext():
+            body = timm.create_model(
+                name,
+                pretrained=pretrained == "hub",
+                num_classes=0,
+                **{words[key]: value for key, value in given.items()},
+                **more,
+            )
     except AssertionError as error:  # how timm checks that heads divide the width
         raise UserError(f"encoder.image: {name} cannot have these sizes: {error}") from error
     except TypeError as error:  # an argument that this kind of network does not take
@@ -96,7 +98,8 @@ def create(name: str, module: str, sizes: Sizes, pretrained: str | None = None, 
             raise
         raise UserError(
             f"encoder.image.pretrained={pretrained}: cannot load weights for {name}: "
-            f"{first_line(error)}"
+            f"{first_line(error).rstrip('.')} (a file of them on this machine: "
+            f"encoder.image.pretrained=<file>.safetensors; null: drawn at random)"
         ) from error
     return body
 

@@ -13,7 +13,7 @@ from transformers import AutoModel, PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from mmnet.bounds import Fraction, PositiveInt
-from mmnet.encoder import padded, weights
+from mmnet.encoder import hub, padded, weights
 from mmnet.encoder.pooling import Pooling
 from mmnet.encoder.text.sources import check_fit, load_config, load_tokenizer
 from mmnet.errors import UserError, first_line
@@ -148,7 +148,7 @@ def load_body(name: str | None, config: PretrainedConfig) -> nn.Module:
     build: Any = AutoModel
     source = f"encoder.text.pretrained=hub: {name}"
     try:
-        with silence():
+        with silence(), hub.asked(str(name)):
             body, found = build.from_pretrained(
                 name,
                 config=config,

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PretrainedConfig
 
+from mmnet.encoder import hub
 from mmnet.errors import UserError, first_line
 
 
@@ -25,12 +26,19 @@ def load_tokenizer(source: str) -> Any:
             with Path(source).open("rb"):
                 pass  # the library's own words for this do not say what is wrong
             return BertTokenizer(vocab=source)
-        return AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)  # nosec B615: no code comes with it
+        with hub.asked(source):
+            return AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)  # nosec B615: no code comes with it
     except (OSError, ValueError) as error:
         raise UserError(
-            f"encoder.text.tokenizer={source}: {first_line(error)} (expected a local folder, a "
-            f"vocab.txt, or a hub name that is cached or can be reached)"
+            f"encoder.text.tokenizer={source}: {why(error)}. Want encoder.text.tokenizer="
+            f"<a vocab.txt or a local folder>, or a hub name that is cached or can be reached; "
+            f"encoder/text=bytes needs none"
         ) from error
+
+
+def why(error: OSError | ValueError) -> str:
+    """The reason alone: the path stands before it already."""
+    return str(getattr(error, "strerror", None) or first_line(error)).rstrip(".")
 
 
 def load_config(
@@ -67,10 +75,11 @@ def load_config(
                 f"leave them null, or set name=null to build from them"
             )
         try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # nosec B615: no code comes with it
+            with hub.asked(name):
+                config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # nosec B615: no code comes with it
         except (OSError, ValueError) as error:
             raise UserError(
-                f"encoder.text.name={name}: {first_line(error)} (expected a local folder, or a "
+                f"encoder.text.name={name}: {why(error)} (expected a local folder, or a "
                 f"hub name that is cached or can be reached)"
             ) from error
         if config.model_type == "clip":  # both towers
