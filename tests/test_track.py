@@ -432,3 +432,48 @@ def test_record_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.chdir(tmp_path)
     assert record.describe(load("tracker=none"))["git"] is None
+
+
+def test_code_that_git_does_not_know_of_yet_is_kept_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = "canary-" + "z" * 20
+    monkeypatch.setenv("SOME_TOKEN", canary)
+    work, run = tmp_path / "work", tmp_path / "run"
+    ask = ["git", "-C", str(work), "-c", "user.name=n", "-c", "user.email=e@x"]
+    run.mkdir()
+    new = {
+        "mmnet/fusion/new.py": f"a = 1\nb = '{canary}'",
+        "conf/fusion/new.yaml": "dim: 3\n",
+        "conf/fusion/empty.yaml": "",
+        "experiments/large.py": "#" * 200_000,
+        "experiments/ignored.py": "x\n",
+        "experiments/result.jsonl": "x\n",
+        "notes.py": "x\n",
+    }
+    for name, text in new.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(text)
+    (work / "conf/link.yaml").symlink_to("/etc/hostname")
+    (work / ".gitignore").write_text("ignored.py\n")
+    for words in (["init", "-q"], ["add", ".gitignore"], ["commit", "-qm", "x"]):
+        subprocess.run([*ask, *words], check=True)
+    monkeypatch.chdir(work / "mmnet")
+    monkeypatch.setattr(mmnet, "__file__", str(work / "mmnet/__init__.py"))
+
+    record.save_diff(run)
+    diff = (run / "git.diff").read_text()
+    told = {line for line in diff.splitlines() if line.startswith("untracked: ")}
+    assert told == {
+        "untracked: mmnet/fusion/new.py",
+        "untracked: conf/fusion/new.yaml",
+        "untracked: conf/fusion/empty.yaml",
+        "untracked: experiments/large.py (200000 bytes, left out)",
+        "untracked: conf/link.yaml (13 bytes, left out)",
+    }
+    assert canary not in diff and len(diff) < 2_000
+
+    subprocess.run([*ask, "clean", "-fdq"], check=True)
+    subprocess.run([*ask, "apply", str(run / "git.diff")], check=True)
+    assert (work / "mmnet/fusion/new.py").read_text() == "a = 1\nb = '***'"
+    assert (work / "conf/fusion/new.yaml").read_text() == "dim: 3\n"

@@ -26,6 +26,13 @@ PACKAGES = ("torch", "torchvision", "timm", "transformers", "numpy", "mlflow")
 # Sections of the config that say how and where, not what: two machines, one key.
 _NOT_IN_KEY = {"hardware", "tracker", "name", "paths", "resume"}
 _LONGEST_DIFF = 1_000_000  # bytes of git.diff
+_LONGEST_NEW = 100_000  # bytes of a file that git does not know of
+# What a run may be made of, and so what of it git.diff holds before git does.
+_CODE = [
+    f":(glob){top}/**/*.{kind}"
+    for top in ("mmnet", "conf", "experiments")
+    for kind in ("py", "yaml")
+]
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -59,15 +66,47 @@ def key(run: Run) -> str:
 
 
 def save_diff(folder: Path) -> None:
-    """git.diff: what `git diff HEAD` says, up to 1 MB, secrets taken out; no file if nothing."""
+    """git.diff: what `git diff HEAD` says and what git does not know of yet; none if nothing.
+
+    The names of new files stand first, their content last, as `git apply` takes it. Up to 1 MB,
+    secrets taken out.
+    """
     checkout = _checkout()
     if checkout is None:
         return
-    diff = _ask_git(checkout, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+    diff = _ask_git(checkout, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD") or ""
+    names, contents = _untracked(checkout)
+    diff = "".join([*(f"untracked: {name}\n" for name in names), diff, *contents])
     if diff:
         # `redact` spares lines of configs that hold references; a diff is no config.
         text = USER_IN_URI.sub(REDACTED, redact(diff))
         (folder / "git.diff").write_bytes(text.encode("utf-8", "replace")[:_LONGEST_DIFF])
+
+
+def _untracked(checkout: Path) -> tuple[list[str], list[str]]:
+    """New code and configs that git neither keeps nor ignores: names, and content as a diff."""
+    top = Path((_ask_git(checkout, "rev-parse", "--show-toplevel") or ".").rstrip("\n"))
+    found = _ask_git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", *_CODE) or ""
+    names, contents = [], []
+    for name in found.split("\0")[:-1]:
+        try:
+            size = (top / name).lstat().st_size
+            plain = name.isprintable() and not (top / name).is_symlink()
+            text = (top / name).read_bytes() if plain and size <= _LONGEST_NEW else None
+        except OSError:
+            continue  # gone again, or not to be read
+        names.append(
+            f"{ascii(name)[1:-1]}{'' if text is not None else f' ({size} bytes, left out)'}"
+        )
+        if text:
+            lines = text.decode("utf-8", "replace").removesuffix("\n").split("\n")
+            end = "" if text.endswith(b"\n") else "\\ No newline at end of file\n"
+            added = "".join(f"+{line}\n" for line in lines)
+            contents.append(
+                f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n"
+                f"@@ -0,0 +1,{len(lines)} @@\n{added}{end}"
+            )
+    return names, contents
 
 
 def _checkout() -> Path | None:
