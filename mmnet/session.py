@@ -159,7 +159,7 @@ def go_on(job: Job, found: checkpoint.Checkpoint, facts: dict[str, Any]) -> dict
 
 
 def announce(job: Job) -> None:
-    """What is about to happen, in three lines."""
+    """What is about to happen, in three lines, and what looks like a slip."""
     run = job.run
     log.info(
         "%s: %d steps of %d samples%s",
@@ -172,3 +172,22 @@ def announce(job: Job) -> None:
     count = sum(p.numel() for p in job.model.parameters())
     reads = " and ".join(job.model.encoders)
     log.info("network: reads %s, %s parameters", reads, f"{count:,}")
+    for doubt in doubts(job):
+        log.warning(doubt)
+
+
+def doubts(job: Job) -> list[str]:
+    """What may be meant, and may as well be a slip."""
+    run, said = job.run, []
+    if len(job.train) < run.trainer.batch_size:
+        said.append(
+            f"trainer.batch_size={run.trainer.batch_size} is more than the {len(job.train)} train "
+            f"samples: a step meets some of them more than once"
+        )
+    reads = " and ".join(run.modalities)
+    if run.name == run.model.name and len(run.modalities) == 1 and reads not in run.name:
+        said.append(
+            f"this run is called {run.name}, and what is trained reads {reads} only: "
+            f"model={reads}_only, or a name of its own (name=...), would say so"
+        )
+    return said

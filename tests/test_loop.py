@@ -1,6 +1,7 @@
 """The loop against a loop written out by hand, and what it does when things go wrong."""
 
 import math
+import re
 from itertools import chain
 
 import pytest
@@ -11,6 +12,7 @@ from mmnet.errors import UserError
 from mmnet.evaluation import Evaluation, evaluate
 from mmnet.job import Job
 from mmnet.loop import Parameters, advance, judge
+from mmnet.session import doubts
 from mmnet.stop import Stop
 from tests.jobs import make_job, metrics, run_job
 
@@ -365,3 +367,25 @@ def test_data_order_changes_with_the_seed_alone(tmp_path):
     first, second = labels()[:4], labels()[4:8]
     assert sorted(chain(*first)) == sorted(chain(*second))  # each sample once an epoch
     assert first != second  # in another order
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], []),
+        (["model=text_only"], []),
+        (["model=image_only"], []),
+        (["encoder.image=null"], ["this run is called micro, .* reads text only: model=text_only"]),
+        (["~encoder/text"], ["this run is called micro, .* reads image only: model=image_only"]),
+        (["~encoder/text", "name=mine"], []),
+        (
+            ["dataset.train_samples=10", "trainer.batch_size=16"],
+            ["trainer.batch_size=16 is more than the 10 train samples"],
+        ),
+    ],
+)
+def test_what_looks_like_a_slip_is_told(tmp_path, words, says):
+    found = doubts(make_job(tmp_path, *words))
+    assert len(found) == len(says)
+    for text, pattern in zip(found, says, strict=True):
+        assert re.match(pattern, text)
