@@ -65,14 +65,12 @@ def source_of(args: argparse.Namespace) -> Source:
     """Where Hydra will look for configs. Raises ConfigError for folders that are not there."""
     conf = CONF if args.config_path is None else Path(__file__).parent / args.config_path
     more = [] if args.config_dir is None else [Path(args.config_dir).absolute()]
+    folders = [("config-path", args.config_path, conf)]
+    folders += [("config-dir", args.config_dir, path) for path in more]
     problems = [
-        f"--{option} {typed}: there is no folder {folder}"
-        + nearest(folder.name, (f.name for f in folder.parent.glob("*/")), f"{folder.parent}/")
-        for option, typed, folder in [
-            ("config-path", args.config_path, conf),
-            *(("config-dir", args.config_dir, path) for path in more),
-        ]
-        if not is_folder(folder)
+        f"--{option} {typed}: {problem}"
+        for option, typed, folder in folders
+        if (problem := unreadable(folder))
     ]
     if problems:
         raise ConfigError(problems)
@@ -88,12 +86,16 @@ def source_of(args: argparse.Namespace) -> Source:
     return Source(conf, tuple(more), name)
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is one, as far as one may look."""
+def unreadable(folder: Path) -> str:
+    """Why nothing can be read there; empty if it can."""
     try:
-        return path.is_dir()
-    except OSError:
-        return False
+        next(folder.iterdir(), None)
+    except FileNotFoundError:
+        others = [other.name for other in folder.parent.glob("*/")]
+        return f"there is no folder {folder}{nearest(folder.name, others, f'{folder.parent}/')}"
+    except OSError as error:
+        return f"{folder}: {str(error.strerror).lower()}"
+    return ""
 
 
 def search_path(overrides: Sequence[str]) -> list[Path]:

@@ -162,6 +162,7 @@ def test_options_of_hydra_that_do_not_fit_together_are_told() -> None:
     assert "resume=<run folder>" in problems("--experimental-rerun", "x")[0]
     assert "there is no folder" in problems("--config-dir", "nowhere")[0]
     assert "--config-path conff: there is no folder" in problems("--config-path", "conff")[0]
+    assert "--config-dir /dev/null: /dev/null: not" in problems("--config-dir", "/dev/null")[0]
     assert "did you mean 'train'?" in problems("--config-name", "trian")[0]
 
 
