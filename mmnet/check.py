@@ -222,8 +222,12 @@ class _Checking:
         for name in section:
             if name not in known:
                 elsewhere = [f"; did you mean '{key}'?" for key in _namesakes(str(name), config)]
+                typed, inner = f"{prefix}{name}", section[name]
+                while isinstance(inner, Mapping) and len(inner) == 1:
+                    word, inner = next(iter(inner.items()))
+                    typed += f".{word}"
                 self.add(
-                    f"{prefix}{name}",
+                    typed,
                     f"no such setting{elsewhere[0] if elsewhere else hint(name, known, prefix)}",
                 )
 

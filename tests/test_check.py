@@ -60,10 +60,14 @@ ONE_MISTAKE = [
     ("trainer.micro_batch_size=8", "did you mean 'hardware.micro_batch_size'?"),
     ("+fusion.num_headz=4", "mmnet.fusion.concat.Concat has no such setting; it has dim, "),
     ("fusion.dropuot=0.1", "did you mean 'dropout'?"),
+    (
+        "encoder.txt.dim=3",
+        "encoder.txt.dim=3 (command line): no such setting; did you mean 'encoder",
+    ),
     ("+encoder.txt.dim=3", "no such setting; did you mean 'encoder.text'?"),
     ("+fusion._partial_=true", "no such setting"),
     ("+fusion._execution_whitelist_=[os.*]", "no such setting"),
-    ("+x._target_=os.system", "x: no such setting"),
+    ("+x._target_=os.system", "x._target_=os.system (command line): no such setting"),
     # files
     ("hardware=a1000", "hardware=a1000 (command line): no such file; did you mean 'a100'?"),
     ("hardware=a1000", "there are a100, auto, consumer, cpu, h100, h200"),
