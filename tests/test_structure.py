@@ -155,6 +155,7 @@ def test_tracking_needs_no_torch(module: str) -> None:
 def test_everything_imported_is_the_standard_library_or_declared() -> None:
     declared = (PACKAGE.parent / "pyproject.toml").read_text("utf-8")
     named = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    named["huggingface_hub"] = "huggingface-hub"
     for module in MODULES:
         for name in {name.partition(".")[0] for name in imports(module)}:
             known = name in sys.stdlib_module_names or name == "mmnet"
