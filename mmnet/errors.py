@@ -7,13 +7,11 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something the user can mend; its text is one clear line."""
 
-    exit_code = 1
+    exit_code = 2  # nothing was started; 1 where a run had begun, see mmnet.session
 
 
 class ConfigError(UserError):
     """Everything that is wrong with a config, all at once."""
-
-    exit_code = 2
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))

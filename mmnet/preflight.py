@@ -4,8 +4,8 @@ Hydra would stop at the first mistake, and make the run folder before the rest i
 """
 
 import argparse
-import os
 import re
+import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -24,15 +24,18 @@ from mmnet.errors import ConfigError, nearest
 from mmnet.redact import leaves, shown
 
 
+COMPLETION = ("install=", "uninstall=", "query=")  # what Hydra's takes, before a shell's name
 TRIED = 20  # values of a sweep that are checked beforehand; each job is checked anyway
 
 
 def preflight(arguments: Sequence[str]) -> list[str]:
     """Check a command line, compose included; returns the one to hand to Hydra.
 
-    Raises ConfigError with everything that is wrong. Writes nothing.
+    Raises ConfigError with everything that is wrong. Leaves nothing behind.
     """
     args = get_args_parser().parse_intermixed_args(list(arguments))
+    if args.shell_completion and not any(word.startswith(COMPLETION) for word in args.overrides):
+        raise ConfigError([f"--shell-completion: expected one of {', '.join(COMPLETION)} bash"])
     if args.help or args.hydra_help or args.shell_completion or args.info:
         return list(arguments)
     source = source_of(args)
@@ -123,18 +126,22 @@ def folder_problems(composed: Composed, hydra: dict[str, Any], kind: str) -> lis
     except OmegaConfBaseException:
         return []  # it needs what Hydra knows only later; looked at again when it is there
     what = f"hydra.{kind}.dir={shown(str(folder))}"
+    if str(hydra[kind]["dir"]).startswith("${paths.output}/"):
+        what = f"paths.output={shown(str(composed.run.paths.output))}"
     if not str(folder).isprintable():
         return [f"{what}: expected a name without control characters"]
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            return [f"{what}: not an empty folder, and nothing is overwritten here"]
+            return [f"{what}: {folder} is not an empty folder, and nothing is overwritten here"]
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     except (OSError, ValueError) as error:
         return [f"{what}: {words.one_line(error)}"]
     if not there.is_dir():
         return [f"{what}: {there} is a file"]
-    if not os.access(there, os.W_OK | os.X_OK):
-        return [f"{what}: nothing may be written into {there}"]
+    try:  # permissions do not tell of file systems that take no folders
+        Path(tempfile.mkdtemp(prefix=".mmnet-", dir=there)).rmdir()
+    except OSError as error:
+        return [f"{what}: nothing can be written into {there}: {error.strerror}"]
     return []
 
 

@@ -110,6 +110,8 @@ def carry_out(run: Run, folder: Path, config: str, tracker: Tracker) -> float:
     except BaseException as problem:
         told = explained(problem, job, writer)
         error = str(told) or type(told).__name__
+        if isinstance(told, UserError) and not isinstance(told, Stopped):
+            told.exit_code = 1  # something was started
         status = "KILLED" if isinstance(told, Stopped) else "FAILED"
         if told is problem:
             raise
@@ -167,6 +169,13 @@ def announce(job: Job) -> None:
         f" ({run.accumulate} x {run.micro_batch_size})" if run.accumulate > 1 else "",
     )
     log.info("data: %d train, %d val samples", len(job.train), len(job.val))
+    if len(job.train) < run.trainer.batch_size:
+        log.warning(
+            "the train split has %d samples, and trainer.batch_size=%d: each is seen several "
+            "times in a step",
+            len(job.train),
+            run.trainer.batch_size,
+        )
     count = sum(p.numel() for p in job.model.parameters())
     reads = " and ".join(job.model.encoders)
     log.info("network: reads %s, %s parameters", reads, f"{count:,}")

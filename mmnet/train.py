@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mmnet import __version__
 from mmnet.compose import Composed, Source, origins_of, settle
 from mmnet.config import CONF, TRUSTED
 from mmnet.errors import ConfigError, UserError, report
@@ -44,6 +45,9 @@ def main(cfg: DictConfig) -> float:
 
 def cli() -> None:
     """The installed command, and `python -m mmnet.train`."""
+    if "--version" in sys.argv[1:]:
+        print(f"mmnet {__version__}")
+        return
     here = str(Path.cwd())
     if not sys.flags.safe_path and here not in sys.path:
         sys.path.append(here)  # parts of a study, experiments.*, are found from there
@@ -115,8 +119,13 @@ def clear(folder: Path) -> None:
 
 
 def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """No traceback for what `fail` has told already, when it has gone through a sweeper."""
-    if not isinstance(error, UserError):
+    """No traceback for what `fail` has told already, when it has gone through a sweeper.
+
+    Nor when nobody reads on, as with `--help | head`.
+    """
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif not isinstance(error, UserError):
         sys.__excepthook__(kind, error, trace)
 
 

@@ -373,8 +373,14 @@ def empty(root: Path) -> None:
         (empty, [], "no image has both a caption and an instance, train would be empty"),
         (None, ["dataset.num_classes=5"], r"num_classes=5, but .* has 12 supercategories: person"),
         (None, ["dataset.root=null"], r"dataset=coco wants one folder .* paths\.data=data"),
+        (None, [f"dataset.root={'a' * 300}"], r"dataset: .*File name too long: 'aaa"),
+        (
+            None,
+            [f"encoder.image.pretrained={'a' * 300}.safetensors"],
+            r"encoder\.image: .*too long",
+        ),
     ],
-    ids=["empty", "labels out of range", "missing"],
+    ids=["empty", "labels out of range", "missing", "unreadable data", "unreadable weights"],
 )
 def test_data_that_cannot_be_used_is_told_before_anything_is_built(
     data: Path, tmp_path: Path, spoil: Callable[[Path], None] | None, words: list[str], says: str
@@ -383,7 +389,7 @@ def test_data_that_cannot_be_used_is_told_before_anything_is_built(
     if spoil is not None:
         spoil(root := copy_of_coco(data, tmp_path / "coco"))
     ended = run(tmp_path / "here", *COCO, f"dataset.root={root}", *words)
-    failed(ended, 1, says)
+    failed(ended, 2, says)
     nothing_began(tmp_path / "here")
 
 
@@ -430,7 +436,7 @@ def test_without_a_sound_checkpoint_the_run_is_refused(copied: Path, tmp_path: P
     before = contents(copied)
     ended = run(tmp_path, f"resume={copied}")
     failed(
-        ended, 1, r"step_00000040: damaged: state\.pt does not match its digest; .*step_00000035"
+        ended, 2, r"step_00000040: damaged: state\.pt does not match its digest; .*step_00000035"
     )
     assert contents(copied) == before
 
@@ -467,7 +473,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         until(lambda: checkpoints(tmp_path), first)
         (folder,) = run_folders(tmp_path)
         resumed = run(tmp_path, f"resume={folder}")
-        failed(resumed, 1, f"{folder}: in use by process {first.pid} on ")
+        failed(resumed, 2, f"{folder}: in use by process {first.pid} on ")
         anew = run(tmp_path, *MICRO, f"hydra.run.dir={folder}")
         failed(anew, 2, "not an empty folder, and nothing is overwritten here")
     finally:

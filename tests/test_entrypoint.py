@@ -129,7 +129,7 @@ def test_without_torch_the_command_says_what_to_install(elsewhere: Path) -> None
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
         "mmnet: error: torch is not installed: pip install 'mmnet[train]'"
     ]
@@ -162,7 +162,7 @@ def test_a_folder_that_holds_something_is_left_alone(elsewhere: Path) -> None:
     (elsewhere / "old" / "precious").write_text("precious")
     for words in (["hydra.run.dir=old"], ["-m", "seed=1,2", "hydra.sweep.dir=old"]):
         (told,) = problems(*words)
-        assert "old: not an empty folder, and nothing is overwritten here" in told
+        assert "old: old is not an empty folder, and nothing is overwritten here" in told
     assert problems("hydra.run.dir=new") == []
     assert [p.name for p in elsewhere.rglob("*")] == ["old", "precious"]
 
@@ -460,10 +460,32 @@ def test_a_run_its_log_its_resume_and_no_secret_anywhere(elsewhere: Path) -> Non
         assert file.is_dir() or b"canary-canary" not in file.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("command", "says", "code"),
+    [
+        ("mmnet.train --version", f"mmnet {mmnet.__version__}", 0),
+        ("mmnet.train --help | head -1", "Train one image+text network.", 0),
+        ("mmnet.train --shell-completion x", "mmnet: error: --shell-completion: expected one", 2),
+        ("mmnet", "mmnet: error: say what to do: python -m mmnet.train", 2),
+    ],
+)
+def test_small_questions(command: str, says: str, code: int, elsewhere: Path) -> None:
+    ended = subprocess.run(
+        f"{sys.executable} -m {command}",
+        shell=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    (line,) = ended.stdout.splitlines()
+    assert line.startswith(says) and ended.returncode == code
+
+
 @pytest.mark.train
 def test_a_missing_gpu_leaves_one_line_and_nothing_else(elsewhere: Path) -> None:
     ended = start(*SMALL, "hardware=a100", CUDA_VISIBLE_DEVICES="")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("mmnet: error: hardware.device=cuda: torch sees no CUDA device here")
     assert not list(elsewhere.iterdir())

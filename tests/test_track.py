@@ -423,6 +423,16 @@ def test_record_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     changed = f"two ${{x}}\n{canary}\nhttp://me:hidden@host/\n"  # pragma: allowlist secret
     (tmp_path / "work/file").write_text(changed + "x" * 2_000_000)
     assert record.describe(load("tracker=none"))["git"]["dirty"] is True
+    (tmp_path / "work/file").write_text(changed)
+    (tmp_path / "work/new").mkdir()
+    (tmp_path / "work/new/part.py").write_text(f"x = 1\n# {canary}\n")
+    (tmp_path / "work/notes.txt").write_text("not code\n")
+    record.save_diff(tmp_path)
+    diff = (tmp_path / "git.diff").read_text()
+    assert "--- /dev/null\n+++ b/new/part.py\n@@ -0,0 +1,2 @@\n+x = 1\n+# " in diff
+    assert canary not in diff and "not code" not in diff
+
+    (tmp_path / "work/file").write_text(changed + "x" * 2_000_000)
     record.save_diff(tmp_path)
     diff = (tmp_path / "git.diff").read_text()
     assert "-one\n+two" in diff

@@ -59,15 +59,31 @@ def key(run: Run) -> str:
 
 
 def save_diff(folder: Path) -> None:
-    """git.diff: what `git diff HEAD` says, up to 1 MB, secrets taken out; no file if nothing."""
+    """git.diff: how the code differs from the commit, secrets taken out; no file if it does not.
+
+    What `git diff HEAD` says, then the Python and YAML files that git does not know and does not
+    ignore, as new ones; up to 1 MB.
+    """
     checkout = _checkout()
     if checkout is None:
         return
-    diff = _ask_git(checkout, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+    diff = _ask_git(checkout, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD") or ""
+    diff += "".join(_new_files(checkout))
     if diff:
         # `redact` spares lines of configs that hold references; a diff is no config.
         text = USER_IN_URI.sub(REDACTED, redact(diff))
         (folder / "git.diff").write_bytes(text.encode("utf-8", "replace")[:_LONGEST_DIFF])
+
+
+def _new_files(checkout: Path) -> Iterator[str]:
+    """The files that git does not know, each as a diff from nothing."""
+    top = Path((_ask_git(checkout, "rev-parse", "--show-toplevel") or "").rstrip("\n"))
+    names = ("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml")
+    for name in (_ask_git(top, *names) or "").split("\0"):
+        if name and (top / name).stat().st_size < _LONGEST_DIFF:
+            lines = (top / name).read_text("utf-8", "replace").splitlines()
+            yield f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n"
+            yield "".join(f"+{line}\n" for line in lines)
 
 
 def _checkout() -> Path | None:

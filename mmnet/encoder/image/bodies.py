@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 
-from mmnet.encoder import weights
+from mmnet.encoder import hub, weights
 from mmnet.errors import UserError, first_line, nearest
 
 
@@ -74,6 +74,8 @@ def create(name: str, module: str, sizes: Sizes, pretrained: str | None = None, 
     """
     words = WORDS | (EVA if module == "eva" else {})
     given = {k: value for k, value in sizes._asdict().items() if value is not None}
+    if pretrained == "hub":
+        hub.look_for_it()
     try:
         body = timm.create_model(
             name,

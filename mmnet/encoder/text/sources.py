@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, BertTokenizer, PretrainedConfig
 
+from mmnet.encoder import hub
 from mmnet.errors import UserError, first_line
 
 
@@ -25,11 +26,14 @@ def load_tokenizer(source: str) -> Any:
             if not Path(source).is_file():
                 raise OSError("no such file")
             return BertTokenizer(vocab=source)
+        if not Path(source).exists():
+            hub.look_for_it()
         return AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)  # nosec B615: no code comes with it
     except (OSError, ValueError) as error:
         raise UserError(
             f"encoder.text.tokenizer={source}: {first_line(error)} (expected a local folder, a "
-            f"vocab.txt, or a hub name that is cached or can be reached)"
+            f"vocab.txt such as BERT's, or a hub name that is cached or can be reached; "
+            f"encoder/text=bytes needs none)"
         ) from error
 
 
@@ -66,6 +70,8 @@ def load_config(
                 f"encoder.text.name={name} says its own architecture, dim, depth and num_heads: "
                 f"leave them null, or set name=null to build from them"
             )
+        if not Path(name).exists():
+            hub.look_for_it()
         try:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)  # nosec B615: no code comes with it
         except (OSError, ValueError) as error:
