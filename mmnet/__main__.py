@@ -1,11 +1,9 @@
-"""`python -m mmnet`: which commands there are."""
+"""`python -m mmnet` alone does nothing: it says what does."""
 
 import sys
 
 
-print(
-    "mmnet: error: a command is missing: python -m mmnet.train (or mmnet-train) trains, "
-    "python -m mmnet.inspect looks at a network before; each has --help",
-    file=sys.stderr,
-)
-sys.exit(2)
+if __name__ == "__main__":
+    says = "say what to do: python -m mmnet.train --help, or python -m mmnet.inspect --help"
+    print(f"mmnet: error: {says}", file=sys.stderr)
+    sys.exit(2)

@@ -22,9 +22,12 @@ def assemble(run: Run, folder: Path) -> Job:
     """Build everything a run needs, checks first. Raises UserError and ConfigError."""
     machine = choose(run.hardware)
     check_parts(run)
-    dataset = make(run.dataset, data=Path(run.paths.data))
     targets = targets_of(run.head)
-    train_split, val_split = (dataset.split(name, targets) for name in ("train", "val"))
+    try:
+        dataset = make(run.dataset, data=Path(run.paths.data))
+        train_split, val_split = (dataset.split(name, targets) for name in ("train", "val"))
+    except OSError as error:  # a folder that may not be looked into
+        raise UserError(f"dataset: {error}") from error
     check_data(run, dataset.names)
 
     seed_everything(run.seed)
@@ -85,8 +88,8 @@ def check_parts(run: Run) -> None:
         if check is not None:
             try:
                 check(**{key: value for key, value in part.items() if key != "_target_"})
-            except UserError as error:
-                problems.append(str(error))
+            except (UserError, OSError) as error:
+                problems.append(str(error) if isinstance(error, UserError) else f"{path}: {error}")
     if problems:
         raise ConfigError(problems)
 

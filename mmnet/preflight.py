@@ -4,8 +4,8 @@ Hydra would stop at the first mistake, and make the run folder before the rest i
 """
 
 import argparse
-import os
 import re
+import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -163,18 +163,16 @@ def folder_problems(composed: Composed, hydra: dict[str, Any], kind: str) -> lis
         return [f"{what}: expected a name without control characters"]
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            return [f"{what}: not an empty folder, and nothing is overwritten here"]
+            return [f"{what}: {folder} is not an empty folder, and nothing is overwritten here"]
         there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     except (OSError, ValueError) as error:
         return [f"{what}: {words.one_line(error)}"]
     if not there.is_dir():
         return [f"{what}: {there} is a file"]
-    try:  # to know for sure: there are places where root may not write, either
-        trial = there / f".mmnet-{os.getpid()}"
-        trial.mkdir()
-        trial.rmdir()
+    try:  # permissions do not tell of file systems that take no folders
+        Path(tempfile.mkdtemp(prefix=".mmnet-", dir=there)).rmdir()
     except OSError as error:
-        return [f"{what}: no folder can be made in {there} ({str(error.strerror).lower()})"]
+        return [f"{what}: nothing can be written into {there}: {error.strerror}"]
     return []
 
 

@@ -110,9 +110,9 @@ def carry_out(run: Run, folder: Path, config: str, tracker: Tracker) -> float:
     except BaseException as problem:
         told = explained(problem, job, writer)
         error = str(told) or type(told).__name__
-        status = "KILLED" if isinstance(told, Stopped) else "FAILED"
         if isinstance(told, UserError) and not isinstance(told, Stopped):
-            told.exit_code = 1  # whatever it is, training had begun
+            told.exit_code = 1  # something was started
+        status = "KILLED" if isinstance(told, Stopped) else "FAILED"
         if told is problem:
             raise
         raise told from problem

@@ -49,13 +49,13 @@ def main(cfg: DictConfig) -> float:
 
 def cli() -> None:
     """The installed command, and `python -m mmnet.train`."""
+    if "--version" in sys.argv[1:]:
+        print(f"mmnet {__version__}")
+        return
     here = str(Path.cwd())
     if not sys.flags.safe_path and here not in sys.path:
         sys.path.append(here)  # parts of a study, experiments.*, are found from there
     sys.excepthook = quiet
-    if "--version" in sys.argv[1:]:
-        print(f"mmnet {__version__}")
-        return
     if any(word.partition("=")[0] in PRINTING for word in sys.argv[1:]):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a word
     logging.raiseExceptions = False  # a full disk is told of once, not with every line of the log

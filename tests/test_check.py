@@ -86,6 +86,7 @@ ONE_MISTAKE = [
     ("trainer.steps.foo=1", "trainer.steps.foo=1 (command line): no such setting; trainer.steps: "),
     ("resume=", "resume: expected a run folder or the id of an MLflow run"),
     ("paths.output=", "paths.output='' (command line): expected a folder"),
+    ("paths.output=/proc/no", "paths.output=/proc/no: nothing can be written into /proc: "),
     # types, choices, bounds
     ("trainer.steps=many", "trainer.steps=many (command line): expected a whole number"),
     ("trainer.steps=0", "expected a whole number of at least 1"),

@@ -373,8 +373,14 @@ def empty(root: Path) -> None:
         (empty, [], "no image has both a caption and an instance, train would be empty"),
         (None, ["dataset.num_classes=5"], r"num_classes=5, but .* has 12 supercategories: person"),
         (None, ["dataset.root=null"], r"dataset=coco wants one folder .* paths\.data=data"),
+        (None, [f"dataset.root={'a' * 300}"], r"dataset\.root=a+: file name too long"),
+        (
+            None,
+            [f"encoder.image.pretrained={'a' * 300}.safetensors"],
+            r"encoder\.image\.pretrained=.*too long",
+        ),
     ],
-    ids=["empty", "labels out of range", "missing"],
+    ids=["empty", "labels out of range", "missing", "unreadable data", "unreadable weights"],
 )
 def test_data_that_cannot_be_used_is_told_before_anything_is_built(
     data: Path, tmp_path: Path, spoil: Callable[[Path], None] | None, words: list[str], says: str

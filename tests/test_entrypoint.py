@@ -191,7 +191,7 @@ def test_a_folder_that_holds_something_is_left_alone(elsewhere: Path) -> None:
     (elsewhere / "old" / "precious").write_text("precious")
     for words in (["hydra.run.dir=old"], ["-m", "seed=1,2", "hydra.sweep.dir=old"]):
         (told,) = problems(*words)
-        assert "old: not an empty folder, and nothing is overwritten here" in told
+        assert "old: old is not an empty folder, and nothing is overwritten here" in told
     assert problems("hydra.run.dir=new") == []
     assert [p.name for p in elsewhere.rglob("*")] == ["old", "precious"]
 
@@ -202,7 +202,7 @@ def test_a_folder_that_holds_something_is_left_alone(elsewhere: Path) -> None:
         ("file/runs", "file is a file"),
         ("x" * 300, "File name too long"),
         ("'a\0b'", "hydra.run.dir"),
-        ("/proc/nope", "no folder can be made in /proc"),
+        ("/proc/nope", "nothing can be written into /proc"),
     ],
 )
 def test_a_folder_that_cannot_be_made_is_told(place: str, says: str, elsewhere: Path) -> None:

@@ -423,6 +423,16 @@ def test_record_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     changed = f"two ${{x}}\n{canary}\nhttp://me:hidden@host/\n"  # pragma: allowlist secret
     (tmp_path / "work/file").write_text(changed + "x" * 2_000_000)
     assert record.describe(load("tracker=none"))["git"]["dirty"] is True
+    (tmp_path / "work/file").write_text(changed)
+    (tmp_path / "work/conf/new").mkdir(parents=True)
+    (tmp_path / "work/conf/new/part.py").write_text(f"x = 1\n# {canary}\n")
+    (tmp_path / "work/notes.txt").write_text("not code\n")
+    record.save_diff(tmp_path)
+    diff = (tmp_path / "git.diff").read_text()
+    assert "--- /dev/null\n+++ b/conf/new/part.py\n@@ -0,0 +1,2 @@\n+x = 1\n+# " in diff
+    assert canary not in diff and "not code" not in diff
+
+    (tmp_path / "work/file").write_text(changed + "x" * 2_000_000)
     record.save_diff(tmp_path)
     diff = (tmp_path / "git.diff").read_text()
     assert "-one\n+two" in diff
@@ -455,6 +465,7 @@ def test_code_that_git_does_not_know_of_yet_is_kept_with_the_run(
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text)
     (work / "conf/link.yaml").symlink_to("/etc/hostname")
+    (work / "mmnet/.#new.py").symlink_to("nobody@nowhere")  # how Emacs locks a file
     (work / ".gitignore").write_text("ignored.py\n")
     for words in (["init", "-q"], ["add", ".gitignore"], ["commit", "-qm", "x"]):
         subprocess.run([*ask, *words], check=True)
@@ -469,6 +480,7 @@ def test_code_that_git_does_not_know_of_yet_is_kept_with_the_run(
         "untracked: conf/fusion/new.yaml",
         "untracked: conf/fusion/empty.yaml",
         "untracked: experiments/large.py (200000 bytes, left out)",
+        "untracked: mmnet/.#new.py (14 bytes, left out)",
         "untracked: conf/link.yaml (13 bytes, left out)",
     }
     assert canary not in diff and len(diff) < 2_000
