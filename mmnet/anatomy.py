@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,11 +48,11 @@ class Memory(NamedTuple):
 
 
 def longest(network: Multimodal, samples: int) -> dict[str, Inputs]:
-    """A batch whose texts are as long as the encoders read."""
+    """A batch whose texts and pictures are as long and as large as the encoders read."""
     prepare = network.prepare()
     sample: Sample = {}
     if "image" in prepare:
-        sample["image"] = prepare["image"].blank
+        sample["image"] = Image.new("RGB", (2048, 2048))  # shrunk to what is read
     if "text" in prepare:
         sample["text"] = "a " * 5000
     return read(prepare, [sample] * samples)
@@ -89,9 +90,9 @@ def rows(network: Multimodal, depth: int) -> list[Row]:
     ]
     inputs = longest(network, 2)
     try:
-        # Plain attention, which the counter knows on every device.
+        # Plain attention, which the counter knows on every device. With gradients: the counter
+        # cannot follow a learned query through a module without them.
         with (
-            torch.no_grad(),
             torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
         ):

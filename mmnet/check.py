@@ -11,10 +11,10 @@ from fnmatch import fnmatch
 from typing import Any, NamedTuple, get_type_hints
 
 from mmnet.bounds import PartsOf
-from mmnet.compatible import DECLARED, Constants, comparing, metrics_of, misfits
+from mmnet.compatible import DECLARED, Constants, comparing, metrics_of, misfits, needed_by_all
 from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, TRUSTED, Part, Run
 from mmnet.errors import UserError, nearest
-from mmnet.rules import broken, monitored, undivided, untuned
+from mmnet.rules import broken, idle_dropout, monitored, undivided, untuned
 from mmnet.signature import Signature, signature
 from mmnet.values import Misfit, fit
 
@@ -56,6 +56,7 @@ def check(config: Mapping[str, Any]) -> Checked:
     problems = checking.problems
     whole = not any(key.endswith("_target_") or key in PACKAGES for p in problems for key in p.keys)
     found = [*broken(checking.values), *misfits(checking.declared, whole)]
+    found += idle_dropout(checking.values, needed_by_all(checking.declared))
     found += undivided(checking.values, comparing(checking.declared))
     if whole:
         found += untuned(checking.values)

@@ -38,6 +38,12 @@ def comparing(parts: dict[str, Constants]) -> list[str]:
     return [key for key, head in heads_of(parts).items() if head["whole_batch"]]
 
 
+def needed_by_all(parts: dict[str, Constants]) -> set[str]:
+    """Modalities that none of the heads can do without."""
+    needed = [set(head["modalities"]) for head in heads_of(parts).values()]
+    return set.intersection(*needed) if needed else set()
+
+
 def misfits(parts: dict[str, Constants], whole: bool) -> Iterator[Blame]:
     """What keeps the parts from working together, and the keys to blame.
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmnet.data.conditions import Noised, Swapped, Without
+from mmnet.errors import UserError
 from mmnet.evaluation import evaluate_split
 from mmnet.interfaces import Split
 from mmnet.job import Job
@@ -43,11 +44,23 @@ class Contribution(NamedTuple):
 
 
 def grid(job: Job, samples: int) -> Grid:
-    """Evaluate the first `samples` of the val split under each condition that makes sense."""
-    return {
-        name: evaluate_split(job, split, Stop(), num_workers=0, limit=samples).values
-        for name, split in conditions(job.val, tuple(job.reading.prepare), needed(job)).items()
-    }
+    """Evaluate the first `samples` of the val split under each condition that makes sense.
+
+    A condition that not all of these samples can be read under, since some have but one
+    modality, is left out: it would compare other samples.
+    """
+    found: Grid = {}
+    unreadable: list[str] | None = None
+    for name, split in conditions(job.val, tuple(job.reading.prepare), needed(job)).items():
+        try:
+            seen = evaluate_split(job, split, Stop(), num_workers=0, limit=samples)
+        except UserError:  # not one sample
+            continue
+        bad = sorted(key for key, _ in seen.bad)
+        unreadable = bad if unreadable is None else unreadable  # of "both", which comes first
+        if bad == unreadable:
+            found[name] = seen.values
+    return found
 
 
 def needed(job: Job) -> tuple[str, ...]:
@@ -66,9 +79,10 @@ def conditions(
     for name, other in (("image", "text"), ("text", "image")):
         if other not in needed:
             found[name] = Without(split, other)
-    found["swapped"] = Swapped(split, ("image",))
+    if len(split) > 1:
+        found["swapped"] = Swapped(split, ("image",))
     found["noised"] = Noised(split)
-    if "text" not in needed:
+    if "text" not in needed and len(split) > 2:
         found["nothing"] = Swapped(split, ("image", "text"))
     return found
 
@@ -87,7 +101,7 @@ def contribution(grid: Grid, metric: str, higher_is_better: bool) -> Contributio
             for one, other in (("image", "text"), ("text", "image"))
         }
     else:
-        gained = worth["both"] - worth["swapped"]
+        gained = worth["both"] - worth.get("swapped", worth["both"])
         shapley = {
             one: worth["both"] - worth[other]
             for one, other in (("image", "text"), ("text", "image"))

@@ -82,7 +82,8 @@ def evaluate(
     """Evaluate `network` (encoders, fusion, head); its training mode is left as it was.
 
     The loss is the mean over samples, not over batches. A loss that compares samples is taken
-    over `loss_batch` of them at a time, however many go through the network at once. Raises
+    over `loss_batch` of them at a time, however many go through the network at once; the last
+    of these batches is smaller, and each counts by its samples. Raises
     Interrupted when `stop` is requested, and UserError when no sample can be read.
     """
     head: Any = network.head

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +12,7 @@ from mmnet.errors import UserError
 
 
 LOCK = ".lock"
+BEFORE = {LOCK, "train.log"}  # what is there of a run that has not begun
 
 
 def hold(folder: Path) -> BinaryIO:
@@ -37,6 +39,20 @@ def hold(folder: Path) -> BinaryIO:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
     return file
+
+
+def clear(folder: Path) -> None:
+    """Take away the folder of a run that never began."""
+    if folder.exists():
+        if not {path.name for path in folder.iterdir()} <= BEFORE:
+            return
+        shutil.rmtree(folder)
+    here = Path.cwd()
+    for parent in (folder.parent, folder.parent.parent):
+        # Not what the user made for the purpose: only folders that a first run makes by itself.
+        if here not in parent.parents or not parent.exists() or any(parent.iterdir()):
+            break
+        parent.rmdir()
 
 
 def put(path: Path, text: str) -> None:

@@ -20,7 +20,8 @@ step takes, and how many samples fit at once.
   python -m mmnet.inspect model=late_fusion
   python -m mmnet.inspect model=guide hardware=a100 trainer.batch_size=512
 
-It takes the words that mmnet.train takes. Nothing is downloaded and no data is read.
+It takes the words that mmnet.train takes. No weights are downloaded and no data is read; a
+vocabulary that is named on the hub is fetched once.
 """
 
 

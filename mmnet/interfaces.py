@@ -196,7 +196,9 @@ class Fusion(Protocol):
 class Head(Protocol):
     """Answers, their loss and their metrics.
 
-    Its constructor is given those facts that it names, see mmnet.model.facts.
+    Its constructor is given those facts that it names, see mmnet.model.facts. One that learns
+    from "tokens" also has `hide`, a mmnet.data.masking.HideTokens; one made of heads has what
+    mmnet.head.multitask shows.
     """
 
     targets: ClassVar[tuple[str, ...]]  # what it learns from, names of TARGETS

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import load_file
 
 from mmnet import checkpoint, resume
@@ -27,6 +28,7 @@ from mmnet.compose import (
 from mmnet.config import CONF, MODALITIES, PARTS, PASSED, Run
 from mmnet.data.batch import read
 from mmnet.errors import ConfigError, UserError, first_line, nearest
+from mmnet.folder import clear
 from mmnet.interfaces import Answers, Names, Sample
 from mmnet.model import Multimodal, without_data
 from mmnet.model import build as build_network
@@ -54,6 +56,18 @@ class Trained:
             answers: Answers = self.network(inputs)
         return answers
 
+    def to_onnx(self, path: str | Path) -> list[str]:
+        """Write the network as ONNX, for any number of samples; the names of its inputs.
+
+        Pictures and texts go in as the encoders' `prepare` makes them. Raises what
+        torch.onnx.export raises for a network that it cannot follow.
+        """
+        from mmnet.export import to_onnx  # brings in ONNX
+
+        some: Sample = {"image": Image.new("RGB", (64, 64)), "text": "a"}
+        example = read(self.network.prepare(), [some, some])
+        return to_onnx(self.network, example, Path(path)).inputs
+
 
 def fit(*overrides: str) -> Trained:
     """Train as `python -m mmnet.train <overrides>` would, in this process.
@@ -75,6 +89,10 @@ def fit(*overrides: str) -> Trained:
     logger.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         run_training(run, folder, asked.text)
+    except UserError:
+        if run.resume is None:
+            clear(folder)
+        raise
     finally:
         logger.removeHandler(said)
         logger.setLevel(level)
@@ -85,7 +103,8 @@ def fit(*overrides: str) -> Trained:
 def load(folder: str | Path) -> Trained:
     """The trained network of a run folder, on the CPU, in evaluation mode.
 
-    Its weights are model.safetensors, or, of a run that has not ended, its best checkpoint's.
+    Its weights are model.safetensors, or, of a run that has not ended, its best checkpoint's,
+    or its newest's where none is the best yet.
     Raises UserError when the folder is not a run or its weights do not fit.
     """
     folder = Path(folder)
@@ -104,7 +123,12 @@ def load(folder: str | Path) -> Trained:
         if (folder / "model.safetensors").exists():
             weights = load_file(folder / "model.safetensors")
         else:
-            found = checkpoint.load((folder / "checkpoints" / "best").resolve())
+            best = folder / "checkpoints" / "best"
+            found = (
+                checkpoint.load(best.resolve())
+                if best.exists()
+                else checkpoint.load_newest(best.parent)
+            )
             weights = found.averaged or found.weights
         network.load_state_dict(weights)
     except (OSError, RuntimeError) as error:

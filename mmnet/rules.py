@@ -34,14 +34,17 @@ def broken(values: dict[str, Any]) -> Iterator[Blame]:
     for keys, function in RULES:
         if all(key in values for key in keys):
             yield from function(*(values[key] for key in keys))
-    yield from idle_dropout(values)
 
 
-def idle_dropout(values: dict[str, Any]) -> Iterator[Blame]:
-    """Not among RULES: which keys it looks at depends on the encoders that are chosen."""
+def idle_dropout(values: dict[str, Any], needed: set[str]) -> Iterator[Blame]:
+    """Dropping modalities where there is nothing to drop; `needed`: those all heads must have."""
+    if not values.get("trainer.modality_dropout"):
+        return
     encoders = [key for key in values if re.fullmatch(r"encoder\.\w+\._target_", key)]
-    if values.get("trainer.modality_dropout") and len(encoders) == 1:
+    if len(encoders) == 1:
         yield ("trainer.modality_dropout",), "a network with one encoder has nothing to drop"
+    elif needed == set(MODALITIES):
+        yield ("trainer.modality_dropout",), "this head cannot do without any of the modalities"
 
 
 @rule("paths.output")

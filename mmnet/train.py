@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmnet import __version__
 from mmnet.compose import Composed, Source, origins_of, settle
 from mmnet.config import CONF, TRUSTED
 from mmnet.errors import ConfigError, UserError, report
+from mmnet.folder import clear
 from mmnet.overrides import read
 from mmnet.preflight import preflight
 
@@ -108,20 +108,6 @@ def leave(signum: int, frame: FrameType | None) -> NoReturn:
     if HydraConfig.initialized():
         clear(Path(HydraConfig.get().runtime.output_dir))
     os._exit(128 + signum)
-
-
-def clear(folder: Path) -> None:
-    """Take away the folder of a run that never began."""
-    if folder.exists():
-        if not {path.name for path in folder.iterdir()} <= {"train.log", ".lock"}:
-            return
-        shutil.rmtree(folder)
-    here = Path.cwd()
-    for parent in (folder.parent, folder.parent.parent):
-        # Not what the user made for the purpose: only folders that a first run makes by itself.
-        if here not in parent.parents or not parent.exists() or any(parent.iterdir()):
-            break
-        parent.rmdir()
 
 
 def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

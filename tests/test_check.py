@@ -177,6 +177,12 @@ def test_fine_command_lines_pass_untouched() -> None:
         assert preflight(line) == line
 
 
+def test_nothing_is_dropped_from_what_a_head_cannot_do_without() -> None:
+    (told,) = problems("model=two_tower", "trainer.modality_dropout=0.2")
+    assert told.endswith("this head cannot do without any of the modalities")
+    assert not problems("model=multitask", "trainer.modality_dropout=0.2")
+
+
 def test_a_setting_of_a_part_that_is_not_chosen_says_so() -> None:
     (told,) = problems("model=text_only", "encoder.image.dim=96")
     assert told.startswith("encoder.image.dim=96 (command line): nothing is chosen")

@@ -333,6 +333,15 @@ def test_pairs_that_another_task_mismatched_take_no_part(loss: str) -> None:
     assert metrics.compute() == alone.compute()
 
 
+def test_what_is_no_pair_is_nobodys_nearest() -> None:
+    head, answers = contrastive("infonce"), embeddings(4)
+    answers["text"] = answers["image"].flip(0).clone()  # the nearest of each is the opposite one
+    targets = {"group": torch.arange(4), "match": torch.tensor([1, 1, 0, 1])}
+    shown = head.words(answers, targets, Names())
+    assert shown[2] == ("no pair", "", None)
+    assert shown[0][1] == "text 4" and shown[1][1] != "text 3"
+
+
 @pytest.mark.parametrize("loss", ["infonce", "siglip"])
 def test_samples_that_lack_a_modality_take_no_part(loss: str) -> None:
     head = contrastive(loss)
@@ -619,6 +628,12 @@ def a_job(folder: Path, *words: str) -> Job:
     return assemble(load(*small, *words), folder)
 
 
+def with_gaps(job: Job, share: float) -> Job:
+    """The same with a modality missing of some samples, as in data that is not complete."""
+    job.reading = job.reading._replace(modality_dropout=share)
+    return job
+
+
 def a_step(job: Job) -> TrainStep:
     return next(
         train_steps(
@@ -677,7 +692,7 @@ def test_a_head_in_a_network(words: tuple[str, ...], tmp_path: Path) -> None:
 def test_a_missing_modality_and_the_order_of_the_batch_do_not_matter(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    job = a_job(tmp_path, *words, "trainer.modality_dropout=0.6")
+    job = with_gaps(a_job(tmp_path, *words), 0.6)
     model, batch = job.model.eval(), a_step(job).batches[0]
     assert all(not one.present.all() for one in batch.inputs.values())
 
@@ -722,9 +737,9 @@ def test_a_missing_modality_and_the_order_of_the_batch_do_not_matter(
 
 @pytest.mark.parametrize("loss", ["infonce", "siglip"])
 def test_micro_batches_of_a_contrastive_loss_are_the_whole_batch(loss: str, tmp_path: Path) -> None:
-    words = (*TOWERS, f"head.loss={loss}", "trainer.modality_dropout=0.2")
-    whole = a_job(tmp_path, *words)
-    split = a_job(tmp_path, *words, "hardware.micro_batch_size=4")
+    words = (*TOWERS, f"head.loss={loss}")
+    whole = with_gaps(a_job(tmp_path, *words), 0.2)
+    split = with_gaps(a_job(tmp_path, *words, "hardware.micro_batch_size=4"), 0.2)
     split.model.load_state_dict(whole.model.state_dict())
     (one, of_whole), (other, of_split) = gradients(whole), gradients(split)
     assert len(a_step(split).batches) == 3

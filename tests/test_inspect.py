@@ -112,6 +112,26 @@ def test_every_preset_can_be_looked_at(model):
     assert "at once" in "\n".join(inspect(load(f"model={model}", "hardware=cpu")))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([f"fusion={path.stem}"] for path in sorted((CONF / "fusion").glob("*.yaml"))),
+        ["encoder/image=naflex_micro"],
+        ["encoder/image=convnext_micro"],
+        ["encoder.image.pooling=attention", "encoder.text.pooling=attention"],
+    ],
+    ids=" ".join,
+)
+def test_every_part_can_be_looked_at(words):
+    head = ["head=contrastive"] if words == ["fusion=separate"] else []
+    assert "at once" in "\n".join(inspect(load(*MICRO, *words, *head, "hardware=cpu")))
+
+
+def test_pictures_are_as_large_as_they_are_read():
+    network = mmnet.build(*MICRO, "encoder/image=naflex_micro", "encoder.image.max_patches=49")
+    assert anatomy.longest(network, 2)["image"].values.shape[1] == 49
+
+
 def test_the_command():
     def run(*words):
         command = [sys.executable, "-m", "mmnet.inspect", *words]

@@ -84,6 +84,16 @@ def test_basic_training_and_what_it_leaves(tmp_path):
         again.answer([samples[0], {}])
     (trained.folder / "model.safetensors").unlink()  # as of a run that has not ended
     torch.testing.assert_close(mmnet.load(trained.folder).answer(samples), answers)
+    (trained.folder / "checkpoints/best").unlink()  # as of one that has not been evaluated
+    torch.testing.assert_close(mmnet.load(trained.folder).answer(samples), answers)
+    path = tmp_path / "model.onnx"
+    assert again.to_onnx(path)[0].startswith("image") and path.stat().st_size > 1000
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="dataset=coco wants"):
+        mmnet.fit("model=micro", "dataset=coco", "tracker=none", f"paths.output={tmp_path}/out")
+    assert not list(tmp_path.rglob("train.log"))
 
 
 @pytest.mark.parametrize("what", ["nowhere", "empty", "no record"])

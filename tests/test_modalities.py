@@ -70,6 +70,42 @@ def test_the_grid_names_every_condition_and_scores_the_same_samples(job):
     assert len({values["loss"] for values in found.values()}) == 6
 
 
+class Partly:
+    """A split of which some samples have no image."""
+
+    def __init__(self, split, without):
+        self.split, self.without = split, without
+        self.digest, self.notes = split.digest, split.notes
+
+    def __len__(self):
+        return len(self.split)
+
+    def key(self, index):
+        return self.split.key(index)
+
+    def sample(self, index, modalities, rng):
+        sample = dict(self.split.sample(index, modalities, rng))
+        if index in self.without:
+            sample.pop("image", None)
+        return sample
+
+
+def test_the_grid_leaves_out_what_only_some_samples_could_answer(job, tmp_path):
+    other = make_job(tmp_path)
+    other.val = Partly(job.val, {1, 5})
+    assert list(grid(other, samples=24)) == ["both", "text", "swapped", "noised", "nothing"]
+    other.val = Partly(job.val, range(len(job.val)))
+    assert list(grid(other, samples=24)) == ["both", "text", "swapped", "noised", "nothing"]
+
+
+def test_a_split_of_two_has_nobody_to_swap_both_with(job):
+    class Few(Partly):
+        def __len__(self):
+            return 2
+
+    assert "nothing" not in conditions(Few(job.val, ()), BOTH, ())
+
+
 def test_what_a_head_cannot_do_without_is_not_taken_away(job):
     assert list(conditions(job.val, BOTH, ("text",))) == ["both", "text", "swapped", "noised"]
     assert list(conditions(job.val, BOTH, BOTH)) == ["both", "swapped", "noised"]

@@ -39,8 +39,7 @@ class Example(NamedTuple):
 class Nlvr:
     """One sentence and one picture a sample; the label says whether the sentence is true of it.
 
-    `match` is the same, as 1 and 0: text and picture belong together where the one is true of
-    the other. The authors' sentences are true more often than not, so that the majority is
+    The authors' sentences are true more often than not, so that the majority is
     above one half (57 % of the development set).
 
     `root` is the folder that holds dev/; None: the one such folder at or below `data`. Where it
@@ -56,7 +55,7 @@ class Nlvr:
     Raises UserError when the files are not found or malformed, or num_classes is not 2.
     """
 
-    offers: ClassVar[tuple[str, ...]] = ("label", "match")
+    offers: ClassVar[tuple[str, ...]] = ("label",)
     names = Names(classes=("false", "true"))
 
     def __init__(
@@ -120,8 +119,6 @@ class NlvrSplit:
         sample: Sample = {}
         if "label" in self._targets:
             sample["label"] = int(true)
-        if "match" in self._targets:
-            sample["match"] = int(true)
         if "text" in modalities:
             sample["text"] = clean_caption(sentence, stem)
         if "image" in modalities:

@@ -12,11 +12,12 @@ from mmnet.interfaces import Features, Fused
 
 
 class Perceiver(Tokenwise):
-    """Perceiver IO (Jaegle et al., arXiv 2107.14795): cost grows with the tokens, not their square.
+    """Perceiver (Jaegle et al., arXiv 2103.03206): cost grows with the tokens, not their square.
 
     In each layer the latents attend to all tokens, then to each other; weights are not shared.
-    In the end a learned query and the tokens themselves ask the latents: the query's answer is
-    the joint vector, and each token is handed on with what the latents told it.
+    In the end, as in Perceiver IO (arXiv 2107.14795), a learned query and the tokens themselves
+    ask the latents: the query's answer is the joint vector, and each token is handed on with what
+    the latents told it.
 
     forward: {modality: Features} -> joint [B, dim], tokens {modality: [B, T, dim]}.
     """

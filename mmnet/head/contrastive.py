@@ -118,11 +118,16 @@ class Contrastive(nn.Module):
         self, answers: dict[str, Tensor], targets: dict[str, Tensor], names: Names
     ) -> list[tuple[str, str, bool | None]]:
         """Which of the texts shown, counted from 1, is nearest to each image."""
-        score = answers["image"] @ answers["text"].T
+        both = belong(answers, targets)
+        score = (answers["image"] @ answers["text"].T).masked_fill(~both, -torch.inf)
         group = targets["group"].tolist()
         return [
             (f"text {row}", f"text {nearest + 1}", group[nearest] == group[row - 1])
-            for row, nearest in enumerate(score.argmax(1).tolist(), start=1)
+            if there
+            else ("no pair", "", None)
+            for row, (nearest, there) in enumerate(
+                zip(score.argmax(1).tolist(), both.tolist(), strict=True), start=1
+            )
         ]
 
 

@@ -43,9 +43,8 @@ class MaskedLM(nn.Module):
         super().__init__()
         if words.mask_id is None:
             raise UserError(
-                "head._target_: this head hides words, and the vocabulary of encoder.text has no "
-                "mask token to put in their place: choose another encoder.text.tokenizer, or "
-                "encoder/text=bytes"
+                "encoder.text.tokenizer: masked_lm hides words, and this vocabulary has no mask "
+                "token to put in their place: choose another one, or encoder/text=bytes"
             )
         self.hide = HideTokens(words, mask_probability)
         self.vocabulary = words
