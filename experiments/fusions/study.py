@@ -35,6 +35,16 @@ JOINT = (
     "perceiver",
 )
 ALONE = ("image_only", "text_only")
+HEADS: dict[str, tuple[str, ...]] = {
+    "classification": ("model=late_fusion",),
+    "multilabel": ("model=cross_attention", "head=multilabel"),
+    "regression": ("model=cross_attention", "head=regression"),
+    "contrastive": ("model=two_tower",),
+    "siglip": ("model=siglip",),
+    "matching": ("model=late_fusion", "fusion=tensor", "head=matching"),
+    "masked_lm": ("model=cross_attention", "head=masked_lm"),
+    "multitask": ("model=multitask",),
+}
 # Student's t for a 95 % interval of a mean, by degrees of freedom.
 T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 
@@ -51,7 +61,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("encoder.text.dim=96", "encoder.text.dropout=0.2", "encoder.image.dropout=0.1"),
     ),
     "heads": ("dataset=shapes", "trainer.steps=1200"),
-    "missing": ("dataset=digits", "trainer.steps=400", "trainer.modality_dropout=0.3"),
+    "missing": ("dataset=digits", "trainer.steps=800"),
 }
 
 
@@ -62,16 +72,18 @@ def networks(study: str) -> dict[str, tuple[str, ...]]:
     fused: dict[str, tuple[str, ...]] = {
         name: ("model=late_fusion", f"fusion={name}") for name in JOINT
     }
-    if study == "missing":  # its baselines are those of digits
-        return fused
+    if study == "missing":
+        fused = {n: (*words, "trainer.modality_dropout=0.5") for n, words in fused.items()}
+    if study == "heads":
+        return HEADS
     return {**{name: (f"model={name}",) for name in ALONE}, **fused}
 
 
-def train(study: str, network: str, words: tuple[str, ...], seed: int, data: str) -> dict[str, Any]:
+def train(network: str, words: tuple[str, ...], seed: int, data: str) -> dict[str, Any]:
     """One run: its final metrics and its modality grid."""
     with tempfile.TemporaryDirectory() as output:
         command = [
-            *(sys.executable, "-m", "mmnet.train", *words, *SETTINGS[study], f"seed={seed}"),
+            *(sys.executable, "-m", "mmnet.train", *words, f"seed={seed}"),
             *("tracker=none", "hardware.threads=1", "trainer.eval_every=100000"),
             *("trainer.checkpoint_every=100000", f"paths.data={data}", f"paths.output={output}"),
         ]
@@ -112,6 +124,8 @@ def by_network(study: str, key: str, condition: str | None = None) -> dict[str, 
     """Metric `key` by network and seed; of a row of the grid if `condition` names one."""
     found: dict[str, dict[int, float]] = {}
     for row in rows(study):
+        if condition and not row["grid"]:
+            continue  # a network of one modality has none
         values = row["grid"][condition] if condition else row["final"]
         name = key if condition else f"val/{key}"
         found.setdefault(row["network"], {})[row["seed"]] = values[name]
@@ -152,12 +166,12 @@ def table(study: str) -> str:
             )
         return "\n".join(lines)
     if study == "missing":
-        alone = by_network("digits", "accuracy")
+        alone = by_network(study, "accuracy")
         lines = [
             "| fusion | both | image only | minus `image_only` | text only | minus `text_only` |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
-        both = by_network(study, "accuracy")
+        both = {n: found for n, found in alone.items() if n not in ALONE}
         image = by_network(study, "accuracy", "image")
         text = by_network(study, "accuracy", "text")
         for name in both:
@@ -168,6 +182,13 @@ def table(study: str) -> str:
                 f"{spread(list(text[name].values()))} | "
                 f"{interval(paired(text[name], alone['text_only']))} |"
             )
+        return "\n".join(lines)
+    if study == "heads":
+        lines = ["| head | metrics at the end |", "| --- | --- |"]
+        for row in rows(study):
+            found = {k.removeprefix("val/"): v for k, v in row["final"].items()}
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+            lines.append(f"| `{row['network']}` | {shown} |")
         return "\n".join(lines)
     found = by_network(study, "accuracy")
     lines = [
@@ -187,6 +208,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="+", choices=tuple(SETTINGS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", default="data", help="paths.data, for nlvr and openmoji")
+    parser.add_argument("--vocabulary", help="BERT's vocab.txt, for openmoji")
     parser.add_argument("--at-once", type=int, default=2, help="runs side by side")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     args = parser.parse_args()
@@ -194,7 +216,12 @@ def main() -> None:
     for study in args.studies:
         with ThreadPoolExecutor(args.at_once) as pool:
             todo = [] if args.table else list(due(study, args.seeds))
-            started = [pool.submit(train, study, n, words, s, args.data) for n, words, s in todo]
+            if study == "openmoji":
+                vocabulary = f"encoder.text.tokenizer={args.vocabulary}"
+                todo = [(n, (*words, *SETTINGS[study], vocabulary), s) for n, words, s in todo]
+            else:
+                todo = [(n, (*words, *SETTINGS[study]), s) for n, words, s in todo]
+            started = [pool.submit(train, n, words, s, args.data) for n, words, s in todo]
             for one in started:
                 row = one.result()
                 with (HERE / "results" / f"{study}.jsonl").open("a") as file:
