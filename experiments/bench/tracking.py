@@ -34,6 +34,7 @@ STRETCH = 50  # steps
 CONFIG = """\
 format: 1
 name: bench
+seed: 0
 resume: null
 dataset: {_target_: mmnet.dataset.shapes.Shapes, root: null}
 optimizer: {lr: 0.001}
