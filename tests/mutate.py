@@ -68,7 +68,7 @@ MUTATIONS = [
     Mutation(
         "rate computed, not set",
         "loop.py",
-        'group["lr"] = rate',
+        'group["lr"] = rate * group.get("lr_scale", 1.0)',
         "pass",
         (BY_HAND,),
     ),
@@ -805,7 +805,10 @@ def attempt(mutation: Mutation, folder: Path) -> Outcome:
     if (count := text.count(mutation.old)) != 1:
         return outcome(False, f"its text is {count} times in mmnet/{mutation.file}, wanted once")
     changed = text.replace(mutation.old, mutation.new)
-    compile(changed, str(file), "exec")
+    try:
+        compile(changed, str(file), "exec")
+    except SyntaxError as error:
+        return outcome(False, f"it is no Python any more: {error}")
     file.write_text(changed, encoding="utf-8")
     code, out = pytest(place, mutation.tests)
     shutil.rmtree(place, ignore_errors=True)
