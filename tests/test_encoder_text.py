@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # it is, by its __all__
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, CLIPConfig, CLIPModel
 
@@ -397,15 +398,19 @@ def test_captions_of_the_tests_are_of_several_lengths() -> None:
     assert len({len(caption) for caption in CAPTIONS}) == len(CAPTIONS)
 
 
+@pytest.mark.parametrize("proxy", [False, True])
 @pytest.mark.parametrize("listens", [True, False])
 def test_a_hub_that_cannot_be_reached_is_not_waited_for(
-    listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listens: bool, proxy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        if proxy:  # the name behind it is nobody's: only the proxy is asked
+            monkeypatch.setenv("HTTPS_PROXY", address)
+        monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid" if proxy else address)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         if not listens:
             server.close()
@@ -414,6 +419,14 @@ def test_a_hub_that_cannot_be_reached_is_not_waited_for(
         with hub.asked(str(tmp_path)):  # a folder: nothing to ask for
             assert not constants.is_offline_mode()
     assert not constants.is_offline_mode()
+
+
+@pytest.mark.parametrize("error", [httpx.ProxyError, httpx.InvalidURL])
+def test_a_proxy_that_is_of_no_use_is_told_as_an_unreadable_file_is(
+    error: type[Exception], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="cannot be asked: 403 Forbidden"), hub.asked(str(tmp_path)):
+        raise error("403 Forbidden")
 
 
 def test_a_vocabulary_that_is_not_there_is_told_with_the_way_to_name_one(tmp_path: Path) -> None:
