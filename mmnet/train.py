@@ -23,7 +23,7 @@ from mmnet.preflight import preflight
 
 
 # Options with which nothing is run.
-PRINTING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
+PRINTING = ("--version", "--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i")
 
 
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=TRUSTED)
@@ -49,6 +49,8 @@ def main(cfg: DictConfig) -> float:
 
 def cli() -> None:
     """The installed command, and `python -m mmnet.train`."""
+    if any(word.partition("=")[0] in PRINTING for word in sys.argv[1:]):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a word
     if "--version" in sys.argv[1:]:
         print(f"mmnet {__version__}")
         return
@@ -56,8 +58,6 @@ def cli() -> None:
     if not sys.flags.safe_path and here not in sys.path:
         sys.path.append(here)  # parts of a study, experiments.*, are found from there
     sys.excepthook = quiet
-    if any(word.partition("=")[0] in PRINTING for word in sys.argv[1:]):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a word
     logging.raiseExceptions = False  # a full disk is told of once, not with every line of the log
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)

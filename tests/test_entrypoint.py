@@ -72,8 +72,9 @@ def start(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # What needs a process of its own.
 
 
-def test_who_has_seen_enough_of_the_help_may_leave() -> None:
-    command = [sys.executable, "-m", "mmnet.train", "--help"]
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_who_has_seen_enough_may_leave(option: str) -> None:
+    command = [sys.executable, "-m", "mmnet.train", option]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
