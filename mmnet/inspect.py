@@ -1,6 +1,7 @@
 """Look at a network before it trains: `python -m mmnet.inspect model=late_fusion hardware=a100`."""
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ vocabulary that is named on the hub is fetched once.
 
 def cli() -> None:
     """The command."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a word
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(HELP, end="")

@@ -72,9 +72,9 @@ def start(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # What needs a process of its own.
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_who_has_seen_enough_may_leave(option: str) -> None:
-    command = [sys.executable, "-m", "mmnet.train", option]
+@pytest.mark.parametrize("words", ["train --help", "train --version", "inspect --help"])
+def test_who_has_seen_enough_may_leave(words: str) -> None:
+    command = [sys.executable, "-m", *f"mmnet.{words}".split()]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
