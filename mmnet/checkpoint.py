@@ -4,7 +4,7 @@
         model.safetensors      the weights being trained
         averaged.safetensors   the weights that are evaluated, where they differ
         state.pt               optimizer, scaler, controller, RNGs, counters (weights_only)
-        manifest.json          format, step, size and sha256 of every file; written last
+        manifest.json          format, step, size and sha256 of every file and of itself; last
     <run folder>/checkpoints/best -> step_...   the best by trainer.monitor
 
 A folder is written under a temporary name, synced, read back, and renamed whole, so a kill
@@ -184,7 +184,7 @@ def write(
             for path in sorted(temporary.iterdir())
         }
         manifest = {"format": FORMAT, "mmnet": mmnet.__version__, "step": step, "files": files}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (temporary / "manifest.json").write_text(sealed(manifest))
         sync(temporary / "manifest.json")
         sync(temporary)
         if final.exists():  # the same step again, after a resume
@@ -197,6 +197,12 @@ def write(
         shutil.rmtree(temporary, ignore_errors=True)  # it would keep a full disk full
         raise
     return final
+
+
+def sealed(manifest: dict[str, Any]) -> str:
+    """The text of manifest.json, which tells of its own damage as well."""
+    own = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": own}, indent=1)
 
 
 def replace(new: Path, final: Path) -> None:
@@ -241,7 +247,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path) -> Checkpoint:
     """One checkpoint, checked against its manifest. Raises UserError saying what is wrong."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        text = (path / "manifest.json").read_text()
+        manifest = json.loads(text)
         version, step, files = manifest["format"], manifest["step"], manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a checkpoint: its manifest.json cannot be read") from error
@@ -250,6 +257,8 @@ def load(path: Path) -> Checkpoint:
             f"{path}: written by a newer mmnet ({manifest.get('mmnet')}, format {version}; "
             f"this is {mmnet.__version__}, format {FORMAT})"
         )
+    if sealed({key: value for key, value in manifest.items() if key != "sha256"}) != text:
+        raise UserError(f"{path}: damaged: manifest.json does not match its own digest")
     for name, entry in files.items():
         file = path / name
         if not file.is_file():

@@ -461,6 +461,7 @@ def test_a_killed_worker_is_reported_while_waiting_for_it_and_not_before():
             pass
 
 
+@pytest.mark.train
 def test_a_signal_to_the_whole_group_does_not_stop_the_data():
     stream = steps(Numbers(100), last_step=200, num_workers=2)
     first, workers = start(stream)

@@ -132,6 +132,7 @@ def test_pictures_are_as_large_as_they_are_read():
     assert anatomy.longest(network, 2)["image"].values.shape[1] == 49
 
 
+@pytest.mark.train
 def test_the_command():
     def run(*words):
         command = [sys.executable, "-m", "mmnet.inspect", *words]

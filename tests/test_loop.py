@@ -142,6 +142,7 @@ def test_micro_batches_that_lost_samples_weigh_what_they_hold(tmp_path):
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_follows_fp32(tmp_path, precision):
     steps = "trainer.steps=30"
@@ -157,6 +158,7 @@ def test_mixed_precision_follows_fp32(tmp_path, precision):
     assert all(p.dtype == torch.float32 for p in job.model.parameters())
 
 
+@pytest.mark.train
 def test_training_learns_which_colours_are_there(tmp_path):
     """From ln 4 = 1.39 towards ln 2 = 0.69, the first part of the way to the answer."""
     job = make_job(
@@ -241,6 +243,7 @@ def test_too_many_bad_steps_end_the_run_with_the_good_weights_saved(tmp_path):
     assert all(value.isfinite().all() for value in found.weights.values())
 
 
+@pytest.mark.train
 def test_skips_further_apart_than_the_window_are_survived(tmp_path):
     job = make_job(tmp_path, "trainer.max_nonfinite=1", "trainer.steps=130", "trainer.batch_size=2")
     Poison(job, {5, 120})
@@ -248,6 +251,7 @@ def test_skips_further_apart_than_the_window_are_survived(tmp_path):
     assert job.counters.skipped == 2 and job.counters.step == 130
 
 
+@pytest.mark.train
 def test_fp16_scaling_recovers_from_overflow(tmp_path):
     job = make_job(tmp_path, "hardware.precision=fp16")
     scale = job.scaler.get_scale()
@@ -280,6 +284,7 @@ def test_the_evaluation_is_the_mean_over_samples(tmp_path):
     assert whole.values["accuracy"] == pytest.approx(right)
 
 
+@pytest.mark.train
 def test_evaluating_more_often_changes_no_weight(tmp_path):
     seldom = run_job(make_job(tmp_path / "a", "head.dropout=0.3", "trainer.eval_every=100"))
     often = run_job(make_job(tmp_path / "b", "head.dropout=0.3", "trainer.eval_every=1"))

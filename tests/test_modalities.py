@@ -145,6 +145,7 @@ def test_with_a_head_that_needs_the_text_the_image_is_worth_what_its_absence_cos
     assert found.shapley == pytest.approx({"image": 0.3})
 
 
+@pytest.mark.train
 def test_a_network_that_does_not_look_at_the_text_is_found_out(tmp_path, caplog):
     job = make_job(
         tmp_path,

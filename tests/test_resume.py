@@ -39,6 +39,7 @@ KINDS = {
 }
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_at_a_step_and_resumed_it_ends_the_same(tmp_path, kind):
     whole = run_job(make_job(tmp_path / "whole", *KINDS[kind]))
@@ -151,6 +152,7 @@ def contents(folder):
     return {path: path.lstat().st_mtime_ns for path in files}
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     ("words", "anew", "says"),
     [
@@ -184,6 +186,7 @@ def test_a_run_with_nothing_left_to_do_is_left_as_it_is(tmp_path, caplog, words,
     assert contents(tmp_path) == before
 
 
+@pytest.mark.train
 def test_a_run_killed_before_its_very_end_is_ended(tmp_path):
     run = composed(*SMALL, "trainer.steps=2", "trainer.modality_grid=0")
     run_training(run, tmp_path, "as it was")
