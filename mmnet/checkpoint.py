@@ -12,7 +12,6 @@ at any moment leaves the earlier checkpoints and at most a .tmp folder. It is ch
 its manifest before use: neither torch nor safetensors notices a flipped bit.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from torch import Tensor
 import mmnet
 from mmnet.errors import UserError, first_line
 from mmnet.folder import sync
+from mmnet.manifest import digest, sealed
 
 
 log = logging.getLogger(__name__)
@@ -199,12 +199,6 @@ def write(
     return final
 
 
-def sealed(manifest: dict[str, Any]) -> str:
-    """The text of manifest.json, which tells of its own damage as well."""
-    own = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": own}, indent=1)
-
-
 def replace(new: Path, final: Path) -> None:
     """Put one checkpoint folder in the place of another."""
     if final.exists():
@@ -295,8 +289,3 @@ def load_newest(folder: Path) -> Checkpoint:
     raise UserError(
         "; ".join(problems) if problems else f"{folder}: holds no checkpoint to go on from"
     )
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

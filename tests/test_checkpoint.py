@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mmnet import checkpoint
+from mmnet import manifest as manifest_of
 from mmnet.errors import UserError
 
 
@@ -61,7 +62,7 @@ def test_equal_weights_make_equal_files(tmp_path):
     weights = content(7)[0]
     for number in range(8):
         checkpoint.save_weights(tmp_path / f"{number}", weights)
-    assert len({checkpoint.digest(path) for path in tmp_path.iterdir()}) == 1
+    assert len({manifest_of.digest(path) for path in tmp_path.iterdir()}) == 1
 
 
 def test_the_copy_is_taken_at_once_and_the_next_one_does_not_spoil_it(folder):
@@ -199,10 +200,10 @@ def test_nothing_in_a_checkpoint_is_executed(folder, tmp_path, monkeypatch):
     state = path / "state.pt"
     manifest["files"]["state.pt"] = {
         "bytes": state.stat().st_size,
-        "sha256": checkpoint.digest(state),
+        "sha256": manifest_of.digest(state),
     }
     manifest.pop("sha256")
-    (path / "manifest.json").write_text(checkpoint.sealed(manifest))
+    (path / "manifest.json").write_text(manifest_of.sealed(manifest))
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(UserError, match=r"state\.pt"):
         checkpoint.load(path)
@@ -235,6 +236,7 @@ WRITER = """
 import sys, torch
 from pathlib import Path
 from mmnet import checkpoint
+from mmnet import manifest as manifest_of
 torch.set_num_threads(1)
 writer = checkpoint.Writer(Path(sys.argv[1]), 2, lambda: None)
 step = 0

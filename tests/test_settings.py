@@ -714,6 +714,7 @@ for _name in ("cosine", "linear", "wsd"):
     case(f"schedule.{_name}.final_ratio")(partial(ends_at, _name))
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     "key", [pytest.param(key, marks=marks) for key, (_, marks) in CASES.items()]
 )
