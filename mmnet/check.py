@@ -139,10 +139,10 @@ class _Checking:
         if target is UNKNOWN:
             return None
         if target == MISSING and part:
-            group = key.replace(".", "/")
+            choose = f"choose it with {key.replace('.', '/')}=..."
             self.add(
                 f"{key}.{next(iter(part))}",
-                f"nothing is chosen that this could be a setting of: choose it with {group}=...",
+                f"nothing is chosen that this could be a setting of: {choose}",
             )
             return None
         try:

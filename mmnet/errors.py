@@ -29,6 +29,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def reason(error: OSError) -> str:
+    """Why, without the path: "no such file or directory"."""
+    return str(error.strerror).lower()
+
+
 def report(error: UserError) -> str:
     """The words for standard error: one line a problem."""
     problems = error.problems if isinstance(error, ConfigError) else [str(error)]

@@ -99,8 +99,9 @@ def heads(part: Part, key: str = "head") -> Iterator[tuple[str, Part]]:
 
 
 def without_data(run: Run) -> Multimodal:
-    """The network of a run whose data nobody has read: as many labels as it has classes."""
-    return build(run, num_labels=run.dataset.get("num_classes", 1))
+    """The network of a run whose data nobody has read: `NO_DATA`, and a label for each class."""
+    known = {"num_labels": run.dataset["num_classes"]} if "num_classes" in run.dataset else {}
+    return build(run, **known)
 
 
 def facts(encoders: dict[str, Any], fusion: Any, **of_data: Any) -> dict[str, Any]:

@@ -110,10 +110,10 @@ def _choice(override: Override, value: Any, folders: Sequence[Path]) -> str | No
         return None
     if (override.is_add() or override.is_force_add()) and not override.package:
         return f"{group} is chosen already: leave out the +"
-    if value is None and group.partition("/")[0] not in ("encoder", "experiment"):
-        return f"a run needs one: there are {', '.join(known)}"
     if value is None:
-        return f"to leave this part out write ~{group}"
+        if group.partition("/")[0] in ("encoder", "experiment"):
+            return f"to leave this part out write ~{group}"
+        return f"a run needs one: there are {', '.join(known)}"
     for name in value if isinstance(value, list) else [value]:
         if name not in known:
             return f"no such file{nearest(str(name), known)}; there are {', '.join(known)}"

@@ -20,7 +20,7 @@ from mmnet import overrides as words
 from mmnet import resume
 from mmnet.compose import Composed, Source, compose
 from mmnet.config import CONF
-from mmnet.errors import ConfigError, nearest
+from mmnet.errors import ConfigError, nearest, reason
 from mmnet.redact import leaves, shown
 
 
@@ -75,9 +75,9 @@ def source_of(args: argparse.Namespace) -> Source:
     if problems:
         raise ConfigError(problems)
     name = args.config_name or "train"
-    known = [f.stem for folder in (conf, *more) for f in folder.glob("*.yaml")]
     if args.config_name and "/" not in name and not search_path(args.overrides):
         bare = name.removesuffix(".yaml")
+        known = [f.stem for folder in (conf, *more) for f in folder.glob("*.yaml")]
         if bare not in known:
             where = " or ".join(map(str, (conf, *more)))
             raise ConfigError(
@@ -94,7 +94,7 @@ def unreadable(folder: Path) -> str:
         others = [other.name for other in folder.parent.glob("*/")]
         return f"there is no folder {folder}{nearest(folder.name, others, f'{folder.parent}/')}"
     except OSError as error:
-        return f"{folder}: {str(error.strerror).lower()}"
+        return f"{folder}: {reason(error)}"
     return ""
 
 

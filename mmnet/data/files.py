@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mmnet.errors import UserError, nearest
+from mmnet.errors import UserError, nearest, reason
 
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
 
     def unread(error: OSError) -> None:
         if error.errno != errno.ENOENT:
-            nearly.append(f"{error.filename}: {str(error.strerror).lower()}")
+            nearly.append(f"{error.filename}: {reason(error)}")
 
     for path, folders, files in os.walk(data, followlinks=True, onerror=unread):
         folder = Path(path)
@@ -78,7 +78,7 @@ def check_root(name: str, root: Path, layouts: list[list[str]]) -> Path:
     try:
         missing = lacking(root, layouts)
     except OSError as error:  # a folder that may not be looked into
-        raise UserError(f"dataset.root={root}: {str(error.strerror).lower()}") from error
+        raise UserError(f"dataset.root={root}: {reason(error)}") from error
     if missing:
         raise UserError(f"dataset.root={root} is no {name}: it lacks {', '.join(missing)}")
     return root

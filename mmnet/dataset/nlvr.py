@@ -39,8 +39,8 @@ class Example(NamedTuple):
 class Nlvr:
     """One sentence and one picture a sample; the label says whether the sentence is true of it.
 
-    The authors' sentences are true more often than not, so that the majority is
-    above one half (57 % of the development set).
+    The authors' sentences are true more often than not, so that the majority is above one half
+    (57 % of the development set).
 
     `root` is the folder that holds dev/; None: the one such folder at or below `data`. Where it
     holds train/ as well, these are the splits. Otherwise the sentences of dev/ are divided:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmnet.encoder import parameters_of
-from mmnet.errors import UserError, first_line
+from mmnet.errors import UserError, first_line, reason
 
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def check_source(modality: str, pretrained: str | None) -> None:
         with Path(str(pretrained)).open("rb"):
             pass
     except OSError as error:
-        raise UserError(f"{key}: {str(error.strerror).lower()}") from error
+        raise UserError(f"{key}: {reason(error)}") from error
 
 
 def load(tower: Any, file: str, modality: str, own: str = "", adapt: Adapt | None = None) -> Report:
@@ -100,7 +100,7 @@ def load(tower: Any, file: str, modality: str, own: str = "", adapt: Adapt | Non
                 f"{list(wanted[name])} in this tower, whose sizes are others"
             )
     matched = [name for name in wanted if name in found]
-    embeddings = {id(p) for part in tower.layers()[0] for p in parameters_of([part])}
+    embeddings = {id(p) for p in parameters_of(tower.layers()[0])}
     inputs = {name for name, p in tower.named_parameters() if id(p) in embeddings}
     if not inputs & set(matched):  # blocks alone look alike in many networks
         matched = []
