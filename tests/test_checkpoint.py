@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mmnet import checkpoint
-from mmnet import manifest as manifest_of
 from mmnet.errors import UserError
+from mmnet.manifest import digest, sealed
 
 
 FULL = bool(os.environ.get("MMNET_FULL"))
@@ -62,7 +62,7 @@ def test_equal_weights_make_equal_files(tmp_path):
     weights = content(7)[0]
     for number in range(8):
         checkpoint.save_weights(tmp_path / f"{number}", weights)
-    assert len({manifest_of.digest(path) for path in tmp_path.iterdir()}) == 1
+    assert len({digest(path) for path in tmp_path.iterdir()}) == 1
 
 
 def test_the_copy_is_taken_at_once_and_the_next_one_does_not_spoil_it(folder):
@@ -200,10 +200,10 @@ def test_nothing_in_a_checkpoint_is_executed(folder, tmp_path, monkeypatch):
     state = path / "state.pt"
     manifest["files"]["state.pt"] = {
         "bytes": state.stat().st_size,
-        "sha256": manifest_of.digest(state),
+        "sha256": digest(state),
     }
     manifest.pop("sha256")
-    (path / "manifest.json").write_text(manifest_of.sealed(manifest))
+    (path / "manifest.json").write_text(sealed(manifest))
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(UserError, match=r"state\.pt"):
         checkpoint.load(path)
@@ -236,7 +236,6 @@ WRITER = """
 import sys, torch
 from pathlib import Path
 from mmnet import checkpoint
-from mmnet import manifest as manifest_of
 torch.set_num_threads(1)
 writer = checkpoint.Writer(Path(sys.argv[1]), 2, lambda: None)
 step = 0
