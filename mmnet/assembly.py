@@ -7,15 +7,18 @@ from typing import Any
 from hydra.utils import get_object
 
 from mmnet.average import follow
-from mmnet.compose import make
+from mmnet.compose import make, make_whole
 from mmnet.config import Part, Run
+from mmnet.controller.groups import mark
 from mmnet.data.bad import BadSamples
 from mmnet.data.loader import Reading
 from mmnet.errors import ConfigError, UserError
 from mmnet.hardware import choose
 from mmnet.interfaces import Names, Split
 from mmnet.job import Counters, Job, seed_everything
+from mmnet.meta_batch import MetaBatch, carve, read
 from mmnet.model import build, heads
+from mmnet.outer import Balance, Controller, Plan
 
 
 def assemble(run: Run, folder: Path) -> Job:
@@ -30,23 +33,42 @@ def assemble(run: Run, folder: Path) -> Job:
         raise UserError(f"dataset: {error}") from error
     check_data(run, dataset.names)
 
+    balance, controller = make(run.balance), make_whole(run.controller)
+    compares = any(get_object(one["_target_"]).whole_batch for _, one in heads(run.head))
+    whole = run.trainer.batch_size if compares else 0
+    kept, train_split = carve(train_split, wanted(balance, controller), run.seed, whole)
+
     seed_everything(run.seed)
     model: Any = build(run, **facts_of_data(train_split, dataset.names, targets)).to(machine.device)
+    if controller.by is not None:
+        mark(model, controller.by)
     optimizer = make(run.optimizer, model=model)
+    reading = Reading(
+        prepare=model.prepare(),
+        targets=targets,
+        hide=model.head.hide if "tokens" in targets else None,
+    )
+    total = total_steps(run, len(train_split))
+    meta = None
+    if kept is not None:
+        # A loss that compares the samples of a batch is another one in a smaller batch.
+        look = whole or max(1, run.trainer.batch_size // 4)
+        looked_at = read(kept, reading, min(len(kept), look), machine)
+        meta = MetaBatch(model, looked_at, machine)
+    passes = total * run.trainer.batch_size / len(train_split)
+    plan = Plan(model, optimizer, total, passes, meta)
+    balance.begin(plan)
+    controller.begin(plan)
     return Job(
         run=run,
         folder=folder,
         machine=machine,
         model=model,
-        reading=Reading(
-            prepare=model.prepare(),
-            targets=targets,
-            hide=model.head.hide if "tokens" in targets else None,
-            modality_dropout=run.trainer.modality_dropout,
-        ),
+        reading=reading,
         optimizer=optimizer,
         schedule=make(run.schedule),
-        controller=make(run.controller),
+        balance=balance,
+        controller=controller,
         scaler=machine.scaler(),
         average=follow(model, optimizer, run.trainer.ema_decay),
         train=train_split,
@@ -57,7 +79,7 @@ def assemble(run: Run, folder: Path) -> Job:
             dataset.max_bad_fraction,
             {"train": len(train_split), "val": len(val_split)},
         ),
-        total=total_steps(run, len(train_split)),
+        total=total,
         counters=Counters(),
     )
 
@@ -92,6 +114,12 @@ def check_parts(run: Run) -> None:
                 problems.append(str(error) if isinstance(error, UserError) else f"{path}: {error}")
     if problems:
         raise ConfigError(problems)
+
+
+def wanted(*parts: Balance | Controller) -> int | None:
+    """The largest meta-batch that a part asks for; None: as many as is usual."""
+    sizes = [part.meta_batch for part in parts]
+    return None if None in sizes else max(size for size in sizes if size is not None)
 
 
 def check_data(run: Run, names: Names) -> None:

@@ -22,6 +22,13 @@ class PartsOf(NamedTuple):
     group: str
 
 
+class PartOf(NamedTuple):
+    """A setting that is itself a part: a class by its `_target_`, with settings of its own."""
+
+    group: str
+
+
+ControllerPart = Annotated[Any, PartOf("controller")]
 Heads = Annotated[dict[str, Any], PartsOf("head")]
 PositiveInt = Annotated[int, Range(1, says="a whole number of at least 1")]
 NonNegativeInt = Annotated[int, Range(0, says="a whole number of at least 0")]

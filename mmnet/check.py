@@ -7,15 +7,15 @@ constructor that its `_target_` names, and the whole against the rules of mmnet.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
-from fnmatch import fnmatch
 from typing import Any, NamedTuple, get_type_hints
 
-from mmnet.bounds import PartsOf
-from mmnet.compatible import DECLARED, Constants, comparing, metrics_of, misfits, needed_by_all
-from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, TRUSTED, Part, Run
+from mmnet.bounds import PartOf, PartsOf
+from mmnet.compatible import Constants, comparing, metrics_of, misfits, needed_by_all
+from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, Part, Run
 from mmnet.errors import UserError, nearest
 from mmnet.rules import broken, idle_dropout, monitored, undivided, untuned
-from mmnet.signature import Signature, signature
+from mmnet.signature import Signature
+from mmnet.trust import mark_of, trusted_signature
 from mmnet.values import Misfit, fit
 
 
@@ -151,7 +151,7 @@ class _Checking:
             self.add(f"{key}._target_", str(error))
             return None
         group = key.partition(".")[0]
-        self.declared[key] = declared.constants
+        self.declared[key] = {**declared.constants, "_target_": target}
         self.values[f"{key}._target_"] = target
         return {"_target_": target} | self.settings(part, declared, target, key, group)
 
@@ -172,10 +172,15 @@ class _Checking:
                 self.add(where, f"the program passes this to {target}; it cannot be set")
             elif name not in known:
                 self.add(where, f"{target} has no such setting{hint(name, known)}")
-            elif nested := group_of(parameters[name].annotation):
-                made[name] = self.parts(part, name, where, nested)
             else:
-                made[name] = self.setting(part, name, parameters[name].annotation, where)
+                annotation = parameters[name].annotation
+                match mark_of(annotation):
+                    case PartsOf(group=nested):
+                        made[name] = self.parts(part, name, where, nested)
+                    case PartOf():
+                        made[name] = self.part(part, name, where) or {}
+                    case None:
+                        made[name] = self.setting(part, name, annotation, where)
         for name, parameter in parameters.items():
             if name not in part and parameter.required:
                 self.add(f"{key}.{name}", f"must be set: {target} needs it")
@@ -233,42 +238,11 @@ class _Checking:
                 )
 
 
-def trusted_signature(target: Any, key: str) -> Signature:
-    """What a part's `_target_` takes. Raises UserError if it is not a part of that group."""
-    group = key.partition(".")[0]
-    if not isinstance(target, str) or target == MISSING:
-        raise UserError("must be set to the dotted name of a class or function")
-    allowed = [p for p in TRUSTED if p.startswith((f"{PACKAGES[group]}.", "experiments."))]
-    dotted = re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target, re.ASCII)
-    if not dotted or not any(fnmatch(target, pattern) for pattern in allowed):
-        raise UserError(f"not among what a config may name here: {', '.join(allowed)}")
-    found = signature(target)
-    inner = any(group_of(parameter.annotation) for parameter in found.parameters.values())
-    passed = PASSED.get(group, ())
-    if passed and not any(name in found.parameters for name in passed):
-        raise UserError(f"not a part of this group: it does not take '{passed[0]}'")
-    if not found.is_class and group not in ("optimizer", "schedule"):
-        raise UserError("not a part of this group: it is a function, not a class")
-    for name in () if inner else DECLARED.get(group, ()):
-        if name not in found.constants:
-            raise UserError(f"not a part of this group: its class does not declare '{name}'")
-    for name, parameter in found.parameters.items():
-        if parameter.required and not parameter.setting and name not in passed:
-            raise UserError(f"its parameter '{name}' has a type that no setting can have")
-    return found
-
-
 def is_quoted(value: Any) -> bool:
     """Whether it is text that would be something else without its quotes."""
     return isinstance(value, str) and bool(
         re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|null", value, re.IGNORECASE)
     )
-
-
-def group_of(annotation: Any) -> str | None:
-    """The group whose parts a setting holds by name, if it is one that does."""
-    kinds = getattr(annotation, "__metadata__", ())
-    return next((kind.group for kind in kinds if isinstance(kind, PartsOf)), None)
 
 
 def hint(name: Any, known: list[str], prefix: str = "") -> str:

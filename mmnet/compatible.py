@@ -12,6 +12,8 @@ DECLARED = {
     "fusion": ("joins", "pools", "modalities"),
     "head": ("targets", "needs", "modalities", "whole_batch", "higher_is_better"),
     "dataset": ("offers",),
+    "balance": ("labels",),
+    "controller": ("optimizers", "schedules"),
 }
 
 
@@ -44,6 +46,35 @@ def needed_by_all(parts: dict[str, Constants]) -> set[str]:
     return set.intersection(*needed) if needed else set()
 
 
+def unsteered(parts: dict[str, Constants]) -> Iterator[Blame]:
+    """A controller's optimizer or schedule that it does not go with."""
+    for group in ("optimizer", "schedule"):
+        known = parts.get("controller", {}).get(f"{group}s")
+        target = parts.get(group, {}).get("_target_")
+        if known and target and target not in known:
+            names = " or ".join(one.rpartition(".")[2] for one in known)
+            yield (
+                ("controller._target_", f"{group}._target_"),
+                f"this controller goes with {group}={names}",
+            )
+
+
+def unbalanced(parts: dict[str, Constants], heads: dict[str, Constants]) -> Iterator[Blame]:
+    """A way of balancing encoders that needs labels, where there are none, or one encoder."""
+    if not parts.get("balance", {}).get("labels"):
+        return
+    others = [key for key, head in heads.items() if tuple(head["targets"]) != ("label",)]
+    if others or len(heads) > 1:
+        yield (
+            ("balance._target_", f"{(others or [*heads])[0]}._target_"),
+            "this balance compares how well each encoder alone tells the class: it needs "
+            "head=classification, or balance=none",
+        )
+    encoders = [key for key in parts if key.startswith("encoder.")]
+    if len(encoders) == 1:
+        yield ("balance._target_", encoders[0]), "one encoder has nothing to be balanced with"
+
+
 def misfits(parts: dict[str, Constants], whole: bool) -> Iterator[Blame]:
     """What keeps the parts from working together, and the keys to blame.
 
@@ -72,6 +103,8 @@ def misfits(parts: dict[str, Constants], whole: bool) -> Iterator[Blame]:
                 "this head answers from one vector a sample, and this fusion keeps the "
                 "modalities apart: choose another fusion",
             )
+    yield from unsteered(parts)
+    yield from unbalanced(parts, heads)
     if fusion is None:
         return
     if heads and fusion["joins"] and all(head["needs"] == "pooled" for head in heads.values()):

@@ -84,6 +84,16 @@ def make(part: Part, *args: Any, **known: Any) -> Any:
         return instantiate(part, *args, _convert_="all", _recursive_=False, **known)
 
 
+def make_whole(part: Part) -> Any:
+    """The same of a part some of whose settings are parts."""
+    inner = {
+        name: make(value)
+        for name, value in part.items()
+        if isinstance(value, dict) and "_target_" in value
+    }
+    return make({name: value for name, value in part.items() if name not in inner}, **inner)
+
+
 def compose(asked: words.Words, source: Source) -> tuple[Composed, dict[str, Any]]:
     """Compose and check what a command line asks for. Returns the run, and Hydra's own settings.
 

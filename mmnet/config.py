@@ -21,6 +21,7 @@ PACKAGES = {
     "encoder": "mmnet.encoder",
     "fusion": "mmnet.fusion",
     "head": "mmnet.head",
+    "balance": "mmnet.balance",
     "controller": "mmnet.controller",
     "dataset": "mmnet.dataset",
     "optimizer": "mmnet.optimizer",
@@ -126,9 +127,27 @@ class Paths:
 
 
 @dataclass(frozen=True)
+class Meta:
+    """How task=meta_train searches for a policy of the double loop; controller says its width."""
+
+    kind: Literal["lstm", "linear"]
+    generations: PositiveInt
+    pairs: PositiveInt  # of opposite perturbations in a generation, divided among its tasks
+    tasks: PositiveInt  # problems in a generation
+    sigma: PositiveFloat  # of a perturbation of a weight
+    rate: PositiveFloat  # of the search at first; it falls to a tenth
+    average: Fraction  # decay of the averaged weights, which are scored and handed out
+    score_every: PositiveInt  # generations
+    score_tasks: PositiveInt  # problems that choose the best policy
+    fresh_tasks: PositiveInt  # problems that tell how good it is, met once, at the end
+    processes: PositiveInt  # that run tasks side by side
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything one training run is given."""
 
+    task: Literal["train", "meta_train"]  # train a network, or a policy of the double loop
     name: str
     seed: NonNegativeInt
     resume: str | None  # a run folder or an MLflow run id
@@ -136,6 +155,7 @@ class Run:
     encoder: dict[str, Part | None]  # modality -> encoder
     fusion: Part
     head: Part
+    balance: Part
     controller: Part
     dataset: Part
     optimizer: Part
@@ -144,6 +164,7 @@ class Run:
     tracker: Part
     trainer: Trainer
     tuning: Towers
+    meta: Meta
     paths: Paths
 
     @property

@@ -56,6 +56,7 @@ def _handed_over(job: Job) -> bool:
 def hand_over(job: Job, evaluation: Evaluation | None) -> None:
     """Final weights and pictures of a run that went through."""
     from mmnet import contribution
+    from mmnet.controller import report as controller
     from mmnet.report import modalities, plots  # bring in matplotlib
 
     if evaluation is None:  # killed between the last checkpoint and this point, then resumed
@@ -70,6 +71,8 @@ def hand_over(job: Job, evaluation: Evaluation | None) -> None:
             if name.endswith("confusion"):  # of a task it is <task>_confusion
                 plots.draw_confusion(job.folder, table.numpy(), job.names.classes, name)
         plots.draw_predictions(job.folder, examples(job, count=16))
+        if controller.decided(job.folder):
+            controller.write(job.folder)
         if job.run.trainer.modality_grid:
             job.modalities = contribution.report(job, job.run.trainer.modality_grid)
         if job.modalities:

@@ -34,9 +34,11 @@ def accumulate(
         return gradcache.backward(data.batches, forward, head.loss, job.scaler.scale, device)
     total = torch.zeros((), device=device)
     for batch in data.batches:
-        loss = head.loss(forward(batch), batch.targets) * (batch.size / data.samples)
-        job.scaler.scale(loss).backward()
-        total += loss.detach()
+        share = batch.size / data.samples
+        loss = head.loss(forward(batch), batch.targets)
+        asked: Tensor = job.scaler.scale(job.balance.loss(loss, batch, share) * share)
+        asked.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach() * share
     return total
 
 
@@ -45,6 +47,7 @@ def separately(
 ) -> Tensor:
     """The same for a multitask head that wants each task's gradients by themselves."""
     head: Any = job.model.head
+    parameters = [p for p in parameters if p.requires_grad]  # some may be frozen by now
     gradients: dict[str, list[Tensor | None]] = {}
     means: dict[str, Tensor] = {}
     # Compiled code may otherwise overwrite what forward kept, which one backward can bear.

@@ -126,14 +126,6 @@ class Names(NamedTuple):
     unit: str = ""  # of "value"
 
 
-class Signal(NamedTuple):
-    """What the controller may see of one optimizer step."""
-
-    step: int
-    loss: float
-    grad_norm: float
-
-
 class Prepare(Protocol):
     """Raw to tensor, in the data workers: small, picklable, and never holding the weights."""
 
@@ -223,16 +215,6 @@ class Head(Protocol):
         self, answers: Answers, targets: dict[str, Tensor], names: Names
     ) -> list[tuple[str, str, bool | None]]:
         """Each sample's truth and answer for the eye, and whether it is right, if that is clear."""
-
-
-class Controller(Protocol):
-    """The outer loop: watches training, answers with a factor on the learning rate."""
-
-    def __call__(self, signal: Signal) -> float: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Schedule(Protocol):

@@ -14,8 +14,9 @@ from mmnet.config import Run
 from mmnet.data.bad import BadSamples
 from mmnet.data.loader import Reading
 from mmnet.hardware import Machine
-from mmnet.interfaces import Controller, Names, Optimizer, Schedule, Split
+from mmnet.interfaces import Names, Optimizer, Schedule, Split
 from mmnet.model import Multimodal
+from mmnet.outer import Balance, Controller
 
 
 @dataclass
@@ -26,7 +27,6 @@ class Counters:
     samples: int = 0  # that went through the network
     seconds: float = 0.0  # spent in steps, over all starts of the run
     first_step_after: float = 0.0  # seconds from the start of the process, first start only
-    factor: float = 1.0  # the controller's, on the next step's learning rate
     evaluated_at: int = 0  # the last step that was evaluated
     final: dict[str, float] = field(default_factory=dict)  # the last evaluation
     best: dict[str, float] = field(default_factory=dict)  # the best one
@@ -47,6 +47,7 @@ class Job:
     reading: Reading
     optimizer: Optimizer
     schedule: Schedule
+    balance: Balance
     controller: Controller
     scaler: torch.amp.GradScaler
     average: Average
@@ -63,6 +64,7 @@ class Job:
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "balance": self.balance.state_dict(),
             "controller": self.controller.state_dict(),
             "bad": self.bad.state_dict(),
             "counters": asdict(self.counters),
@@ -77,6 +79,7 @@ class Job:
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty unless the run was in fp16 then
             self.scaler.load_state_dict(state["scaler"])
+        self.balance.load_state_dict(state["balance"])
         self.controller.load_state_dict(state["controller"])
         self.bad.load_state_dict(state["bad"])
         self.counters = Counters(**state["counters"])

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from mmnet import checkpoint, resume
 from mmnet import overrides as words
-from mmnet.check import check_part, trusted_signature
+from mmnet.check import check_part
 from mmnet.compose import (
     FORMAT,
     Source,
@@ -33,6 +33,7 @@ from mmnet.interfaces import Answers, Names, Sample
 from mmnet.model import Multimodal, without_data
 from mmnet.model import build as build_network
 from mmnet.references import resolve
+from mmnet.trust import trusted_signature
 
 
 class Trained:

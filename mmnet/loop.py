@@ -12,11 +12,12 @@ from torch import Tensor
 
 from mmnet.checkpoint import Writer
 from mmnet.data.loader import TrainStep, train_steps
+from mmnet.data.modality_dropout import divided, drop
 from mmnet.errors import UserError
 from mmnet.evaluation import Evaluation, Interrupted, evaluate_split
 from mmnet.gradients import accumulate
-from mmnet.interfaces import Signal
 from mmnet.job import Job
+from mmnet.outer import Signal
 from mmnet.progress import Line
 from mmnet.stop import Stop
 from mmnet.track.base import Tracker
@@ -29,9 +30,16 @@ WINDOW = 100  # steps over which trainer.max_nonfinite counts
 
 
 def train(
-    job: Job, writer: Writer, recorder: Recorder, tracker: Tracker, stop: Stop
+    job: Job,
+    writer: Writer,
+    recorder: Recorder,
+    tracker: Tracker,
+    stop: Stop,
+    decisions: Recorder | None = None,
 ) -> Evaluation | None:
     """Train until the last step, early stopping or a signal; the last evaluation, if any.
+
+    `decisions` is where the controller's are recorded.
 
     A resumed job enters at the step of its checkpoint and does what was still due there.
     Raises UserError when too many steps are not finite or too many samples cannot be read.
@@ -99,8 +107,7 @@ def train(
             data = next(steps)
             waited = time.perf_counter() - began
             job.bad.add("train", data.bad)
-            rate = set_rate(job)
-            loss, norm, shares = advance(job, network, parameters, data)
+            loss, norm, shares, rate = advance(job, network, parameters, data)
             counters.step += 1
             counters.samples += data.samples
             took = time.perf_counter() - began
@@ -112,10 +119,14 @@ def train(
                 "train/grad_norm": norm,
                 **{f"train/grad_share_{name}": share for name, share in shares.items()},
                 "train/lr": rate,
+                **{f"train/lr_{name}": value for name, value in job.controller.rates().items()},
                 "train/samples_per_second": data.samples / took,
                 "train/data_wait_ms": 1000 * waited,
             }
             tracker.log(recorder.log(counters.step, numbers))
+            if decisions is not None and job.controller.decision:
+                decided = {f"controller/{n}": v for n, v in job.controller.decision.items()}
+                decisions.log(counters.step, decided)
             line.step(counters.step, loss, rate, data.samples / took)
     finally:
         steps.close()
@@ -123,9 +134,8 @@ def train(
 
 
 def set_rate(job: Job) -> float:
-    """The learning rate of the next step: base rate x schedule x controller."""
-    factor = job.schedule(job.counters.step + 1, job.total) * job.counters.factor
-    rate: float = job.run.optimizer["lr"] * factor
+    """The learning rate of the next step, before the controller: base rate x schedule."""
+    rate: float = job.run.optimizer["lr"] * job.schedule(job.counters.step + 1, job.total)
     for group in job.optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)  # see mmnet.optimizer.by_rate
     return rate
@@ -166,41 +176,62 @@ class Advanced(NamedTuple):
     loss: float  # mean over its samples
     grad_norm: float
     shares: dict[str, float]  # of each encoder in the encoders' gradient norms; see Parameters
+    rate: float  # base rate x schedule
 
 
 def advance(
     job: Job, network: Callable[..., Any], parameters: Parameters, data: TrainStep
 ) -> Advanced:
-    """One optimizer step: accumulate, clip, step, average.
+    """One optimizer step: accumulate, clip, steer, step, average.
 
     A step whose loss or gradient is not finite is skipped and counted; weights, optimizer
     and average stay as they were.
     """
+    rate = set_rate(job)
     if not data.batches:
         log.warning("step %d skipped: none of its samples could be read", data.step)
-        return Advanced(math.nan, 0.0, {})
+        return Advanced(math.nan, 0.0, {}, rate)
     optimizer: Any = job.optimizer  # GradScaler asks for torch's class, but needs our contract
+    chances = divided(job.run.trainer.modality_dropout, job.run.encoder, job.controller.losing())
+    step = job.counters.step + 1
+    data = data._replace(batches=drop(data.batches, chances, job.run.seed, step))
     total = accumulate(job, network, parameters.all, data)
     job.scaler.unscale_(optimizer)
+    job.balance.modulate()
     norm, of_towers = parameters.gradient_norms()
+    wanted = job.controller.look()
     # The one wait for the device in a step: all numbers in a single copy.
-    mean_loss, grad_norm, *norms = torch.stack([total, norm, *of_towers]).tolist()
+    numbers = torch.stack([total, norm, *of_towers])
+    told = agreed(numbers if wanted is None else torch.cat([numbers, wanted])).tolist()
+    (mean_loss, grad_norm, *norms), seen = told[: len(numbers)], told[len(numbers) :]
 
-    step = job.counters.step + 1
     if math.isfinite(mean_loss) and math.isfinite(grad_norm):
+        clipped = 1.0
         if job.run.trainer.grad_clip is not None:
             clip = job.run.trainer.grad_clip
             torch.nn.utils.clip_grads_with_norm_(parameters.all, clip, norm)
+            clipped = min(1.0, clip / (grad_norm + 1e-6))  # as torch does
+        job.controller.steer(Signal(step, mean_loss, rate, clipped, seen))
         job.scaler.step(optimizer)
         job.average.update(step)
-        job.counters.factor = job.controller(Signal(step, mean_loss, grad_norm))
+        job.balance.stepped()
     else:
         skip(job, step, mean_loss, grad_norm)
     job.scaler.update()
     optimizer.zero_grad()
     whole = sum(norms)
     shares = dict(zip(parameters.towers, (n / whole for n in norms), strict=True)) if whole else {}
-    return Advanced(mean_loss, grad_norm, shares)
+    return Advanced(mean_loss, grad_norm, shares, rate)
+
+
+def agreed(numbers: Tensor) -> Tensor:
+    """Those of rank 0 where several processes train one network: it decides, and all obey.
+
+    Each of them sees samples of its own; what it saw must not part its weights from the others'.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast(numbers, 0)
+    return numbers
 
 
 def skip(job: Job, step: int, loss: float, norm: float) -> None:

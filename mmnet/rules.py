@@ -139,6 +139,15 @@ for _modality in MODALITIES:
     _one_way_to_freeze(_modality)
 
 
+@rule("balance._target_", "hardware.compile")
+def balanced_eagerly(balance: str, compiled: bool) -> Iterator[Blame]:
+    if compiled and balance != "mmnet.balance.none.Unbalanced":
+        yield (
+            ("balance._target_", "hardware.compile"),
+            "balancing looks into the network as it runs: set hardware.compile=false",
+        )
+
+
 @rule("optimizer._target_", "schedule._target_")
 def schedule_free_alone(optimizer: str, schedule: str) -> Iterator[Blame]:
     free = optimizer == "mmnet.optimizer.schedule_free.schedule_free"
@@ -146,6 +155,27 @@ def schedule_free_alone(optimizer: str, schedule: str) -> Iterator[Blame]:
         yield (
             ("optimizer._target_", "schedule._target_"),
             "Schedule-Free replaces the decay of the rate: add schedule=constant",
+        )
+
+
+for _modality in MODALITIES:
+
+    @rule("optimizer._target_", f"tuning.{_modality}.layer_decay")
+    def one_rate(optimizer: str, decay: float, modality: str = _modality) -> Iterator[Blame]:
+        if optimizer == "mmnet.optimizer.prodigy.prodigy" and decay != 1:
+            yield (
+                ("optimizer._target_", f"tuning.{modality}.layer_decay"),
+                "Prodigy finds one rate for all weights: set layer_decay=1",
+            )
+
+
+@rule("optimizer._target_", "controller.online.every")
+def a_step_that_is_known(optimizer: str, every: int | None) -> Iterator[Blame]:
+    if optimizer == "mmnet.optimizer.schedule_free.schedule_free" and every is not None:
+        yield (
+            ("optimizer._target_", "controller.online.every"),
+            "Schedule-Free does not keep the step that the online loop asks about: add "
+            "optimizer=adamw, or set controller.online.every=null",
         )
 
 

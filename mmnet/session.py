@@ -4,6 +4,7 @@ A run folder holds, once the run has ended:
 
     config.yaml          what was asked; enough to do it again
     record.json          what it met: code, machine, packages, data
+    controller.jsonl     what the controller decided and on what grounds, one line a decision
     metrics.jsonl        every number, one line a step
     train.log            what was said
     checkpoints/         see mmnet.checkpoint
@@ -11,6 +12,8 @@ A run folder holds, once the run has ended:
     summary.json         how it ended: status, final and best metrics, speed, memory, bad samples
     plots/               loss, rate, confusion, predictions, modalities
     modalities.csv       the metrics with a modality missing, swapped or noised
+    controller.html      what the controller did and why, in words and a picture
+    shadow/              the same run without its controller, with controller.shadow=true
     git.diff             uncommitted changes of the code, if any
     tracker.json         where the tracker keeps the run, if it does
 """
@@ -19,12 +22,13 @@ import json
 import logging
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmnet import checkpoint
+from mmnet import checkpoint, shadow
 from mmnet.assembly import assemble, job_facts
 from mmnet.compose import make
 from mmnet.config import Run
@@ -79,8 +83,11 @@ def carry_out(run: Run, folder: Path, config: str, tracker: Tracker) -> float:
         put(folder / "record.json", json.dumps(facts, indent=1))
         save_diff(folder)
         recorder = Recorder(folder)
+        decisions = Recorder(folder, "controller.jsonl") if job.controller.by else None
         writer = checkpoint.Writer(
-            folder / "checkpoints", run.trainer.keep_checkpoints, before=recorder.sync
+            folder / "checkpoints",
+            run.trainer.keep_checkpoints,
+            before=partial(sync, recorder, decisions),
         )
         if run.resume:
             # A kill between a checkpoint and this link would have left an older one the best.
@@ -96,11 +103,13 @@ def carry_out(run: Run, folder: Path, config: str, tracker: Tracker) -> float:
     error = ""
     try:
         with Stop() as stop:
-            evaluation = train(job, writer, recorder, tracker, stop)
+            evaluation = train(job, writer, recorder, tracker, stop, decisions)
             writer.wait()
             if stop.signum is not None:
                 raise Stopped(stop.signum, f"after step {job.counters.step}; {way_on(job, writer)}")
             hand_over(job, evaluation)
+        if job.controller.shadow:
+            tracker.log(recorder.log(job.counters.step, shadow.beside(job, config, carry_out)))
         if writer.failures:
             raise UserError(
                 f"{writer.failures} checkpoint(s) could not be written, see train.log; "
@@ -119,10 +128,19 @@ def carry_out(run: Run, folder: Path, config: str, tracker: Tracker) -> float:
     finally:
         writer.wait()
         recorder.close()
+        if decisions is not None:
+            decisions.close()
         summarize(job, status, error, writer.failures)
         for text in [f"run folder: {folder}", *tracker.finish(status)]:
             log.info(text)
     return best(job)
+
+
+def sync(*recorders: Recorder | None) -> None:
+    """Bring what they hold to the disk. Raises UserError."""
+    for recorder in recorders:
+        if recorder is not None:
+            recorder.sync()
 
 
 def best(job: Job) -> float:

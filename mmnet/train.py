@@ -35,7 +35,12 @@ def main(cfg: DictConfig) -> float:
         # Read when torch is loaded: threads that wait for the others sleep instead of spinning.
         # On a machine with anything else to do, spinning made a step several times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from mmnet.session import run_training  # brings in torch; --help and errors do without
+        # These bring in torch; --help and errors do without.
+        if composed.run.task == "meta_train":
+            from mmnet.meta.session import run_meta_training
+
+            return run_meta_training(composed.run, folder, composed.text)
+        from mmnet.session import run_training
 
         return run_training(composed.run, folder, composed.text)
     except ModuleNotFoundError as error:

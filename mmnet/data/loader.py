@@ -38,7 +38,6 @@ class Reading(NamedTuple):
     prepare: dict[str, Prepare]  # of the modalities that are read; others are not decoded
     targets: tuple[str, ...]  # names of TARGETS
     hide: HideTokens | None = None  # makes the target "tokens"
-    modality_dropout: float = 0.0  # training: how often a sample loses one of its modalities
 
 
 class TrainStep(NamedTuple):
@@ -141,10 +140,6 @@ class _Reader(Dataset[EvalBatch]):
         if not there:
             lacks = " and ".join(f"no {name}" for name in self.modalities)
             raise BadSample(self.split.key(index), lacks)
-        dropout = self.reading.modality_dropout
-        # Drawn last, so that crops and captions are those of a run without.
-        if rng is not None and dropout and len(there) > 1 and rng.random() < dropout:
-            there.remove(rng.choice(there))
         tensors = {name: self.reading.prepare[name](sample[name]) for name in there}
         targets = {name: sample[name] for name in self.reading.targets if name != "tokens"}
         if self.reading.hide is not None:

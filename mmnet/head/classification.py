@@ -51,6 +51,7 @@ class Classification(nn.Module):
         self.check(num_classes, class_weights)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.smoothed = label_smoothing  # that in training, which a controller may change
         self.focal_gamma = focal_gamma
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(dim, num_classes)
@@ -77,9 +78,8 @@ class Classification(nn.Module):
 
     def loss(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
         label, logits = targets["label"], logits.float()
-        each = F.cross_entropy(
-            logits, label, reduction="none", label_smoothing=self.label_smoothing
-        )
+        smoothing = self.smoothed if self.training else self.label_smoothing
+        each = F.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
         if self.focal_gamma:
             wrong = 1 - logits.softmax(-1).gather(1, label[:, None]).squeeze(1)
             # Below 1 a power has no slope at 0.

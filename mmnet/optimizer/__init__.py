@@ -33,11 +33,17 @@ def decay_groups(
 
 
 def by_rate(parameters: Iterable[Tensor]) -> list[dict[str, Any]]:
-    """Groups of one `lr_scale` each: a parameter's attribute of that name, or 1.
+    """Groups of one `lr_scale` and one `control` each: a parameter's attributes of these names.
+
+    Without them they are 1 and None. `control`: whom a controller steers together.
 
     The loop sets each group's rate to that of the step times its `lr_scale`.
     """
-    groups: dict[float, list[Tensor]] = {}
+    groups: dict[tuple[float, Any], list[Tensor]] = {}
     for parameter in parameters:
-        groups.setdefault(getattr(parameter, "lr_scale", 1.0), []).append(parameter)
-    return [{"params": groups[scale], "lr_scale": scale} for scale in sorted(groups, reverse=True)]
+        key = getattr(parameter, "lr_scale", 1.0), getattr(parameter, "control", None)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": groups[scale, control], "lr_scale": scale, "control": control}
+        for scale, control in sorted(groups, key=lambda key: -key[0])
+    ]

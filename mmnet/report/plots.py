@@ -185,15 +185,17 @@ def plain(text: str) -> str:
     return "".join(sign for sign in text if unicodedata.category(sign)[0] != "C")
 
 
-def new_figure(width: float, height: float, columns: int = 1) -> "tuple[Figure, Any]":
-    """A figure in inches and its axes: an array of them where there are several columns."""
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1
+) -> "tuple[Figure, Any]":
+    """A figure in inches and its axes: an array of them where there are several."""
     # Not pyplot: it keeps figures of its own, and takes twice as long to import.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns)
+    axes = figure.subplots(rows, columns)
     for one in np.ravel(axes):
         one.set_xlabel("step")
         one.grid(visible=True, color="#DDDDDD", linewidth=0.6)

@@ -16,7 +16,7 @@ from mmnet.track.spool import Point
 
 # Uploaded as soon as they are there and again when they change; the others when the run ends.
 EARLY = ("config.yaml", "record.json", "git.diff", "modalities.csv", "plots/*.png")
-LATE = ("train.log", "summary.json", "model.safetensors")
+LATE = ("train.log", "controller.jsonl", "controller.html", "summary.json", "model.safetensors")
 
 # MLflow's limits, in characters. config.yaml is uploaded whole.
 _PARAM, _TAG, _DIGEST = 6000, 8000, 36

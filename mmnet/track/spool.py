@@ -11,7 +11,7 @@ from mmnet.track.state import read, room
 
 # Below the 1 MB and the 1000 metrics that an MLflow server takes in one request.
 BATCH = 1000
-SPOOLS = (METRICS, "tracker/system.jsonl")
+SPOOLS = (METRICS, "controller.jsonl", "tracker/system.jsonl")
 _CHUNK = 1 << 18
 
 

@@ -1,0 +1,1 @@
+"""Balance of the encoders in a step: what keeps one from learning at the cost of the other."""
