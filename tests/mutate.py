@@ -48,6 +48,8 @@ NOT_FINITE = "loop.py::test_a_step_that_is_not_finite_is_as_if_it_had_not_been[f
 BEST = "loop.py::test_the_best_is_the_first_of_the_lowest_losses_or_the_highest_scores"
 OFTEN = "loop.py::test_evaluating_more_often_changes_no_weight"
 
+CONTROLLED = "controller.py::test_stopped_amid_decisions_and_resumed_it_ends_the_same"
+
 MUTATIONS = [
     # The step
     Mutation("no optimizer step", "loop.py", "job.scaler.step(optimizer)", "pass", (BY_HAND,)),
@@ -61,8 +63,8 @@ MUTATIONS = [
     Mutation(
         "no schedule",
         "loop.py",
-        "factor = job.schedule(job.counters.step + 1, job.total) * job.counters.factor",
-        "factor = job.counters.factor",
+        'job.run.optimizer["lr"] * job.schedule(job.counters.step + 1, job.total)',
+        'job.run.optimizer["lr"]',
         (BY_HAND,),
     ),
     Mutation(
@@ -96,15 +98,15 @@ MUTATIONS = [
     Mutation(
         "no accumulation weight",
         "gradients.py",
-        "loss = head.loss(forward(batch), batch.targets) * (batch.size / data.samples)",
-        "loss = head.loss(forward(batch), batch.targets)",
+        "share = batch.size / data.samples",
+        "share = 1.0",
         ("loop.py::test_splitting_the_batch_changes_no_gradient",),
     ),
     Mutation(
         "uneven micro-batches weigh the same",
         "gradients.py",
-        "loss = head.loss(forward(batch), batch.targets) * (batch.size / data.samples)",
-        "loss = head.loss(forward(batch), batch.targets) / len(data.batches)",
+        "share = batch.size / data.samples",
+        "share = 1 / len(data.batches)",
         ("loop.py::test_micro_batches_that_lost_samples_weigh_what_they_hold",),
     ),
     Mutation("no average", "loop.py", "job.average.update(step)", "pass", (BY_HAND,)),
@@ -717,7 +719,7 @@ MUTATIONS = [
     # Configs
     Mutation(
         "any _target_",
-        "check.py",
+        "trust.py",
         "if not dotted or not any(fnmatch(target, pattern) for pattern in allowed):",
         "if False:",
         ("check.py::test_a_class_of_another_package_is_refused_however_well_it_would_fit",),
@@ -742,6 +744,98 @@ MUTATIONS = [
         "            if name not in known:\n",
         "            if False:\n",
         ("check.py::test_a_mistake_is_told_with_what_would_have_worked",),
+    ),
+    # The double loop
+    Mutation(
+        "action zeroed",
+        "controller/double_loop.py",
+        "return (self.actions + self.online.bias).exp()",
+        "return torch.ones_like(self.actions)",
+        (CONTROLLED,),
+    ),
+    Mutation(
+        "features shuffled",
+        "controller/features.py",
+        "torch.stack([columns[name] for name in FEATURES], 2)",
+        "torch.stack([columns[name] for name in reversed(FEATURES)], 2)",
+        ("controller.py::test_features_are_what_they_say",),
+    ),
+    Mutation(
+        "groups permuted",
+        "controller/steering.py",
+        "dict(zip(self.names, rates[0].tolist(), strict=True))",
+        "dict(zip(self.names, rates[0].tolist()[::-1], strict=True))",
+        ("controller.py::test_each_group_gets_its_own_rate",),
+    ),
+    Mutation(
+        "memory of the policy dropped",
+        "controller/policy.py",
+        'out, state = out + h @ w["out"], (h, c)',
+        'out = out + h @ w["out"]',
+        ("settings.py::test_setting_it_otherwise_is_felt[controller.double_loop.ablation]",),
+    ),
+    Mutation(
+        "decided on a stale gradient",
+        "controller/double_loop.py",
+        "each = self.observer.each()",
+        'each = vars(self).setdefault("stale", self.observer.each())',
+        ("controller.py::test_a_decision_is_about_the_gradient_of_its_step",),
+    ),
+    Mutation(
+        "loss guard ignored",
+        "controller/loss_guard.py",
+        "if self.bad < PATIENCE:",
+        "if True:",
+        ("controller.py::test_a_policy_that_blows_a_run_up_is_stopped",),
+    ),
+    Mutation(
+        "bound on a step ignored",
+        "controller/double_loop.py",
+        "rates = torch.minimum(rate * multipliers[..., 0], self.limit)",
+        "rates = rate * multipliers[..., 0]",
+        ("settings.py::test_setting_it_otherwise_is_felt[controller.double_loop.rho_max]",),
+    ),
+    Mutation(
+        "meta-batch of the validation set",
+        "assembly.py",
+        "kept, train_split = carve(train_split,",
+        "kept, _ = carve(val_split,",
+        ("controller.py::test_the_meta_batch_is_kept_from_training",),
+    ),
+    Mutation(
+        "online correction away from the slope",
+        "controller/online.py",
+        "self.bias + self.rate * cosines",
+        "self.bias - self.rate * cosines",
+        ("controller.py::test_the_online_loop_corrects_downhill",),
+    ),
+    Mutation(
+        "each rank decides by itself",
+        "loop.py",
+        "torch.distributed.broadcast(numbers, 0)",
+        "pass",
+        ("controller.py::test_two_ranks_decide_alike_and_keep_equal_weights",),
+    ),
+    Mutation(
+        "frozen blocks learn",
+        "controller/freezing.py",
+        "parameter.requires_grad_(learns)",
+        "pass",
+        ("controller.py::test_blocks_that_do_not_pay_stop_learning_and_nothing_else",),
+    ),
+    Mutation(
+        "regularisation left as it is",
+        "controller/regularisation.py",
+        'group["weight_decay"] = decay * strength[group["control"]]',
+        "pass",
+        ("controller.py::test_what_the_policy_says_of_regularisation_is_done",),
+    ),
+    Mutation(
+        "balance forgotten",
+        "loop.py",
+        "    job.balance.modulate()\n",
+        "",
+        ("balance.py::test_it_changes_the_run_and_resumes_to_the_bit[ogm_ge]",),
     ),
 ]
 

@@ -56,9 +56,18 @@ def keys() -> dict[str, str]:
                 found.setdefault(field.name, options)
         for place, part in composed.parts():
             module = part["_target_"].split(".")[-2]
-            for name in part.keys() - {"_target_"}:
+            for name in inner(part):
                 found.setdefault(f"{place}.{module}.{name}", options)
     return found
+
+
+def inner(part: dict[str, Any]) -> Iterator[str]:
+    """The keys of a part, those of the parts that are its settings included."""
+    for name, value in part.items():
+        if isinstance(value, dict) and "_target_" in value:
+            yield from (f"{name}.{one}" for one in inner(value))
+        elif name != "_target_":
+            yield name
 
 
 def leaves(section: Any, name: str) -> Iterator[str]:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 import mmnet
 from mmnet.bounds import PositiveInt
-from mmnet.check import trusted_signature
 from mmnet.compose import load, make
 from mmnet.config import PACKAGES, PARTS
 from mmnet.errors import ConfigError, UserError
 from mmnet.preflight import preflight
+from mmnet.trust import trusted_signature
 from mmnet.values import Misfit, fit
 
 

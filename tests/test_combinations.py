@@ -63,7 +63,7 @@ def test_it_trains_and_every_parameter_gets_a_finite_gradient(one, tmp_path, voc
     )
     before = {name: value.clone() for name, value in job.model.state_dict().items()}
     for data in steps:
-        loss, norm, _ = advance(job, job.model, Parameters(job.model), data)
+        loss, norm, *_ = advance(job, job.model, Parameters(job.model), data)
         job.counters.step += 1
         assert norm > 0 and loss == loss
     missed = [reached[parameter] for parameter in reached.keys() - found]

@@ -20,6 +20,7 @@ from mmnet.data.bad import BadSamples
 from mmnet.data.files import check_root, find_root, read_csv, read_json, read_json_lines
 from mmnet.data.held_out import held_out
 from mmnet.data.loader import EvalBatch, Reading, TrainStep, eval_batches, train_steps
+from mmnet.data.modality_dropout import divided, drop
 from mmnet.data.order import SampleRandom, draw
 from mmnet.data.pairs import another, fits
 from mmnet.errors import UserError
@@ -376,51 +377,56 @@ def test_targets_have_the_types_of_the_contract():
 # Modalities that are dropped in training
 
 
-def dropping(share: float) -> Reading:
-    return PAIRS._replace(modality_dropout=share)
+def dropped(split: Any, share: float, seed: int = 0, **changes: Any) -> Iterator[TrainStep]:
+    """The steps as the loop has them."""
+    chances = divided(share, ("image", "text"), {})
+    for one in steps(split, PAIRS, seed=seed, **changes):
+        yield one._replace(batches=drop(one.batches, chances, seed, one.step))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_share_of_the_samples_loses_one_modality_and_none_loses_both(share):
-    samples = flat(steps(Sparse(500), dropping(share), batch_size=100, last_step=40))
+    samples = flat(dropped(Sparse(500), share, batch_size=100, last_step=40))
     kept = [tuple(sample) for sample in samples]
     assert set(kept) == {BOTH, ("image",), ("text",)}
     for left in ("image", "text"):
         assert kept.count((left,)) / 4_000 == pytest.approx(share / 2, abs=0.03)
 
 
+def test_each_modality_is_lost_by_its_own_chance():
+    (one,) = steps(Sparse(4000), PAIRS, batch_size=4000, micro_batch_size=4000, last_step=1)
+    kept = [tuple(s) for s in found(drop(one.batches, {"image": 0.5, "text": 0.1}, 0, 1))]
+    assert kept.count(("text",)) / 4_000 == pytest.approx(0.5, abs=0.03)
+    assert kept.count(("image",)) / 4_000 == pytest.approx(0.1, abs=0.03)
+
+
 def test_what_a_sample_loses_is_drawn_anew_in_each_epoch():
-    kept = [tuple(sample) for sample in flat(steps(Sparse(1), dropping(0.5), last_step=8))]
+    kept = [tuple(sample) for sample in flat(dropped(Sparse(1), 0.5, last_step=8))]
     assert set(kept) == {BOTH, ("image",), ("text",)}
 
 
 def test_what_is_left_is_what_a_run_without_would_have_seen():
     whole = flat(steps(Sparse(23), PAIRS))
-    left = flat(steps(Sparse(23), dropping(0.5)))
+    left = flat(dropped(Sparse(23), 0.5))
     assert len(whole) == len(left)
     for before, after in zip(whole, left, strict=True):
         assert after.items() <= before.items()
 
 
 @pytest.mark.parametrize("changes", [{"num_workers": 2}, {"micro_batch_size": 3}])
-def test_what_is_dropped_depends_on_the_sample_alone(changes):
-    plain = flat(steps(Sparse(23, "some"), dropping(0.5)))
-    assert flat(steps(Sparse(23, "some"), dropping(0.5), **changes)) == plain
-    assert flat(steps(Sparse(23, "some"), dropping(0.5), first_step=5)) == plain[4 * 8 :]
-    assert flat(steps(Sparse(23, "some"), dropping(0.5), seed=1)) != plain
+def test_what_is_dropped_depends_on_the_step_alone(changes):
+    plain = flat(dropped(Sparse(23, "some"), 0.5))
+    assert flat(dropped(Sparse(23, "some"), 0.5, **changes)) == plain
+    assert flat(dropped(Sparse(23, "some"), 0.5, first_step=5)) == plain[4 * 8 :]
+    assert flat(dropped(Sparse(23, "some"), 0.5, seed=1)) != plain
 
 
 def test_a_sample_that_has_one_modality_keeps_it():
     split = Sparse(40, "some")
-    for sample in flat(steps(split, dropping(0.99), last_step=20)):
+    for sample in flat(dropped(split, 0.99, last_step=20)):
         index = int(next(iter(sample.values()))[0])
         assert len(sample) == 1 or split.there(index) == BOTH
         assert sample.keys() <= set(split.there(index))
-
-
-def test_evaluation_drops_nothing():
-    for batch, _, _ in evals(Sparse(9), dropping(0.99)):
-        assert batch and all(inputs.present is None for inputs in batch.inputs.values())
 
 
 # Trouble in workers

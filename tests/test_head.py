@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import math
+import random
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from mmnet.head.matching import Matching, nearest
 from mmnet.head.multilabel import Multilabel
 from mmnet.head.regression import Regression
 from mmnet.head.retrieval import Retrieval
-from mmnet.interfaces import IGNORED, Features, Fused, Names
+from mmnet.interfaces import IGNORED, Features, Fused, Names, Sample
 from mmnet.job import Job
 from mmnet.pictures import examples
 from mmnet.stop import Stop
@@ -628,9 +629,27 @@ def a_job(folder: Path, *words: str) -> Job:
     return assemble(load(*small, *words), folder)
 
 
+class Incomplete:
+    """A split, some of whose samples lack a modality."""
+
+    def __init__(self, split: Any, share: float) -> None:
+        self.split, self.share = split, share
+        self.digest, self.notes, self.key = split.digest, split.notes, split.key
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
+        sample: Any = self.split.sample(index, modalities, rng)
+        chance = random.Random(index)
+        if chance.random() < self.share:
+            del sample[chance.choice(modalities)]
+        whole: Sample = sample
+        return whole
+
+
 def with_gaps(job: Job, share: float) -> Job:
-    """The same with a modality missing of some samples, as in data that is not complete."""
-    job.reading = job.reading._replace(modality_dropout=share)
+    job.train = Incomplete(job.train, share)
     return job
 
 

@@ -95,7 +95,7 @@ def gradients(folder, micro: int, precision: str = "fp32"):
     for group in job.optimizer.param_groups:
         group["lr"] = 1.0
     parameters = Parameters(job.model)
-    loss, norm, _ = advance(job, job.model, parameters, next(read_steps(job)))
+    loss, norm, *_ = advance(job, job.model, parameters, next(read_steps(job)))
     after = job.model.state_dict()
     return loss, norm, {name: before[name] - after[name] for name in before}
 

@@ -12,6 +12,7 @@ from mmnet.optimizer import decay_groups
 from mmnet.optimizer.adamw import adamw
 from mmnet.optimizer.muon import Pair, hidden_matrices, muon
 from mmnet.optimizer.nadamw import nadamw
+from mmnet.optimizer.prodigy import prodigy
 from mmnet.optimizer.schedule_free import schedule_free
 from mmnet.optimizer.sgd import sgd
 
@@ -20,6 +21,7 @@ ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-8}
 BUILD = {
     "adamw": lambda m, lr, wd: adamw(m, lr, wd, **ADAM),
     "nadamw": lambda m, lr, wd: nadamw(m, lr, wd, **ADAM),
+    "prodigy": lambda m, lr, wd: prodigy(m, 100 * lr, wd, **ADAM),
     "sgd": lambda m, lr, wd: sgd(m, lr, wd, momentum=0.9, nesterov=True),
     "muon": lambda m, lr, wd: muon(m, lr, wd, momentum=0.9, **ADAM),
     "schedule_free": lambda m, lr, wd: schedule_free(m, lr, wd, **ADAM),

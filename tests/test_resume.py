@@ -13,6 +13,7 @@ import torch
 from mmnet.assembly import assemble, job_facts
 from mmnet.checkpoint import Writer, load, load_newest
 from mmnet.compose import load as composed
+from mmnet.controller.fixed import Fixed
 from mmnet.data.bad import BadSamples
 from mmnet.errors import ConfigError, UserError
 from mmnet.interfaces import BadSample
@@ -196,15 +197,16 @@ def test_a_run_killed_before_its_very_end_is_ended(tmp_path):
         assert (tmp_path / "summary.json").exists() and (tmp_path / "model.safetensors").exists()
 
 
-class Counting:
+class Counting(Fixed):
     """A controller with a memory."""
 
-    def __init__(self):
-        self.losses = 0.0
+    def __init__(self, optimizer):
+        self.losses, self.optimizer = 0.0, optimizer
 
-    def __call__(self, signal):
+    def steer(self, signal):
         self.losses += signal.loss
-        return 1 / (1 + self.losses)
+        for group in self.optimizer.param_groups:
+            group["lr"] = signal.rate / (1 + self.losses)
 
     def state_dict(self):
         return {"losses": self.losses}
@@ -236,14 +238,14 @@ def test_what_the_parts_remember_is_remembered(tmp_path):
 
     def make(name):
         job = make_job(tmp_path / name)
-        job.controller = Counting()
+        job.controller = Counting(job.optimizer)
         job.train, job.val = Holes(job.train), Holes(job.val)
         job.bad = BadSamples("skip", 0.5, {"train": len(job.train), "val": len(job.val)})
         return job
 
     whole = run_job(make("whole"))
     assert whole.bad.counts() == {"train": {"test": 13}, "val": {"test": 8}}
-    assert whole.counters.factor < 0.1
+    assert whole.optimizer.param_groups[0]["lr"] < 0.1 * whole.run.optimizer["lr"]
     expected = state_of(whole)
     run_job(make("stopped"), stop_after=7)
     resumed = make("stopped")

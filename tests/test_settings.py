@@ -20,6 +20,7 @@ from mmnet.compose import load
 from mmnet.job import Job
 from mmnet.track.recorder import read
 from tests import (  # noqa: F401 (they register their cases)
+    settings_controller,
     settings_fusion,
     settings_parts,
     settings_trackers,
@@ -648,6 +649,7 @@ for _name, _base in (
     ("adamw", ()),
     ("nadamw", ("optimizer=nadamw",)),
     ("muon", ("optimizer=muon",)),
+    ("prodigy", ("optimizer=prodigy",)),
     ("schedule_free", FREE),
 ):
     ANOTHER_WAY |= {
@@ -676,6 +678,7 @@ for _name, _base in {
     "adamw": (),
     "nadamw": ("optimizer=nadamw",),
     "muon": ("optimizer=muon",),
+    "prodigy": ("optimizer=prodigy",),
     "sgd": ("optimizer=sgd",),
     "schedule_free": FREE,
 }.items():

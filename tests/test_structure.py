@@ -21,18 +21,20 @@ MODULES = {
 }
 LONGEST = 300  # lines; what needs more is two rooms
 
-COMMANDS = ("train", "inspect")
+COMMANDS = ("train", "inspect", "meta_train")
 GROUPS = tuple(group for group in PACKAGES if group != "tracker")
-CONTRACTS = ("bounds", "errors", "interfaces")
+CONTRACTS = ("bounds", "errors", "interfaces", "outer")
 LOOP = ("average", "checkpoint", "evaluation", "hardware", "job", "loop", "model", "stop")
 
 # What a room may know of mmnet besides itself. A group of parts is one room.
 KNOWS = {
     **dict.fromkeys(GROUPS, CONTRACTS),
+    "controller": (*CONTRACTS, "config", "encoder", "report"),
     "dataset": (*CONTRACTS, "data"),
     "head": (*CONTRACTS, "data.masking"),
     "data": CONTRACTS,
     "interfaces": (),
+    "outer": ("interfaces",),
     "bounds": (),
     "errors": (),
     "config": ("bounds",),
@@ -44,6 +46,7 @@ KNOWS = {
 STRANGERS = {
     **dict.fromkeys(LOOP, (*GROUPS, "session", *COMMANDS, "preflight", "report")),
     "session": (*GROUPS, *COMMANDS, "preflight"),
+    "meta_train": ("inspect",),
 }
 # Loaded by a run, and by no command line that is only read.
 HEAVY = {
