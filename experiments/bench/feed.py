@@ -26,6 +26,7 @@ from mmnet.interfaces import Inputs, Names, Sample
 from mmnet.job import Counters, Job, seed_everything
 from mmnet.loop import train
 from mmnet.model import Multimodal
+from mmnet.outer import Plan
 from mmnet.stop import Stop
 from mmnet.track.base import Tracker
 from mmnet.track.recorder import Recorder
@@ -109,6 +110,9 @@ def make_job(
     own = model.prepare()
     clock = Clock(batched(own["text"].collate))
     split = Memory(samples)
+    balance, controller = make(run.balance), make(run.controller)
+    for part in (balance, controller):
+        part.begin(Plan(model, optimizer, run.trainer.steps or 0, 1.0, None))
     job = Job(
         run=run,
         folder=folder,
@@ -117,7 +121,8 @@ def make_job(
         reading=Reading({"image": Ready(own["image"].collate), "text": clock}, ("label",)),
         optimizer=optimizer,
         schedule=make(run.schedule),
-        controller=make(run.controller),
+        balance=balance,
+        controller=controller,
         scaler=machine.scaler(),
         average=follow(model, optimizer, run.trainer.ema_decay),
         train=split,
