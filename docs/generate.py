@@ -106,13 +106,23 @@ def parts(group: str, target: str, options: list[Option], usual: str) -> Iterato
     prefix = group.replace("/", ".")
     if target:
         yield f"Built by `{target}`."
-        parameters = signature(target).parameters
-        types = {f"{prefix}.{name}": one.annotation for name, one in parameters.items()}
+        types = types_of(target, prefix)
+        for name, key in options[0].keys.items():  # settings that are parts themselves
+            if name.endswith("._target_"):
+                types |= types_of(key.value, f"{prefix}.{name.removesuffix('._target_')}")
     else:
         types = run_types()
-    names = dict.fromkeys(name for option in options for name in option.keys if name != "_target_")
+    names = dict.fromkeys(
+        name for option in options for name in option.keys if name.rpartition(".")[2] != "_target_"
+    )
     if names:
         yield table(options, list(names), types, prefix)
+
+
+def types_of(target: str, prefix: str) -> dict[str, Any]:
+    """Of the settings of one constructor, by dotted key."""
+    parameters = signature(target).parameters
+    return {f"{prefix}.{name}": one.annotation for name, one in parameters.items()}
 
 
 def presets(options: list[Option]) -> str:
