@@ -791,8 +791,8 @@ MUTATIONS = [
     Mutation(
         "bound on a step ignored",
         "controller/double_loop.py",
-        "rates = torch.minimum(rate * multipliers[..., 0], self.limit)",
-        "rates = rate * multipliers[..., 0]",
+        "rates = torch.minimum(self.rate * multipliers[..., 0], self.limit)",
+        "rates = self.rate * multipliers[..., 0]",
         ("settings.py::test_setting_it_otherwise_is_felt[controller.double_loop.rho_max]",),
     ),
     Mutation(

@@ -575,8 +575,10 @@ FREEZE = (*LOOP, "controller.freeze.enabled=true", "controller.freeze.after=0")
 
 
 def test_blocks_that_do_not_pay_stop_learning_and_nothing_else(tmp_path: Path) -> None:
+    # Long enough for steps without a decision, in which nothing but the switch keeps them still.
     words = (*FREEZE, "controller.freeze.pays=1000", "controller.freeze.probe=1000")
-    job = run_job(make_job(tmp_path, *words), stop_after=10)
+    words = (*words, "trainer.steps=40")
+    job = run_job(make_job(tmp_path, *words), stop_after=20)
     controller: Any = job.controller
     assert controller.freezing.frozen == {"image": 2, "text": 1}  # all but the last
     blocks = controller.freezing.towers["image"]
