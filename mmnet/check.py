@@ -16,10 +16,9 @@ from mmnet.errors import UserError, nearest
 from mmnet.rules import broken, idle_dropout, monitored, undivided, untuned
 from mmnet.signature import Signature
 from mmnet.trust import mark_of, trusted_signature
-from mmnet.values import Misfit, fit
+from mmnet.values import MISSING, Misfit, fit
 
 
-MISSING = "???"  # how YAML says that a value must be given
 UNKNOWN = object()  # a value that could not be resolved: reported where that failed
 
 

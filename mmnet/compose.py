@@ -22,13 +22,14 @@ from omegaconf.errors import OmegaConfBaseException
 from mmnet import overrides as words
 from mmnet import resume
 from mmnet.changes import apply
-from mmnet.check import MISSING, Problem, check
+from mmnet.check import Problem, check
 from mmnet.config import CONF, TRUSTED, Part, Run
 from mmnet.errors import ConfigError, UserError, nearest
 from mmnet.provenance import Origins, chooser, layers
 from mmnet.redact import leaks, leaves, redact, shown
 from mmnet.references import TooMuch, measure, resolve
 from mmnet.time_limit import at_most
+from mmnet.values import MISSING
 
 
 FORMAT = 1  # of config.yaml; a higher one is refused

@@ -12,8 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmnet.check import MISSING, UNKNOWN, Problem
+from mmnet.check import UNKNOWN, Problem
 from mmnet.errors import nearest
+from mmnet.values import MISSING
 
 
 LARGEST = 1_000_000  # characters of a resolved config

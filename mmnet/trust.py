@@ -9,12 +9,13 @@ from mmnet.compatible import DECLARED
 from mmnet.config import PACKAGES, PASSED, TRUSTED
 from mmnet.errors import UserError
 from mmnet.signature import Signature, signature
+from mmnet.values import MISSING
 
 
 def trusted_signature(target: Any, key: str) -> Signature:
     """What a part's `_target_` takes. Raises UserError if it is not a part of that group."""
     group = key.partition(".")[0]
-    if not isinstance(target, str) or target == "???":
+    if not isinstance(target, str) or target == MISSING:
         raise UserError("must be set to the dotted name of a class or function")
     allowed = [p for p in TRUSTED if p.startswith((f"{PACKAGES[group]}.", "experiments."))]
     dotted = re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target, re.ASCII)

@@ -14,6 +14,7 @@ from mmnet.errors import nearest
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 LARGEST_INT = 10**18  # torch, numpy and JSON readers hold no more than 2^63
+MISSING = "???"  # how YAML says that a value must be given
 
 
 class Misfit(ValueError):

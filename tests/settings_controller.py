@@ -5,13 +5,11 @@ from functools import cache, partial
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
-from mmnet.controller import policy
-from mmnet.controller.features import ACTIONS
 from tests.command import run
 from tests.jobs import metrics
+from tests.policies import plain
 from tests.settings import THREE_STEPS, Bench, Words, case, weights
 
 
@@ -32,12 +30,7 @@ def _(bench: Bench) -> None:
 @case("controller.double_loop.policy")
 def _(bench: Bench) -> None:
     """A policy that always wants less."""
-    less = policy.fresh("linear", 0, torch.Generator().manual_seed(0))
-    for one in less.weights.values():
-        one.zero_()
-    less.weights["bias"][..., ACTIONS.index("rate")] = -10
-    path = bench.new_folder()
-    policy.save(less, path, {})
+    path = plain(bench.new_folder(), rate=-10.0)
     rates = metrics(bench.trained(*STEERED, f"controller.policy='{path}'"), "train/lr_head")
     assert rates[5] == pytest.approx(rates[4] / 2, rel=1e-4)
 

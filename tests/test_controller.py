@@ -23,6 +23,7 @@ from mmnet.controller.shipped import shipped
 from mmnet.errors import ConfigError, UserError
 from mmnet.job import Job
 from tests.jobs import fingerprint, make_job, metrics, resume, run_job
+from tests.policies import plain
 from tests.test_head import HEADS
 
 
@@ -262,18 +263,10 @@ def test_of_schedule_free_the_observer_reads_the_way_and_the_size(tmp_path: Path
     assert sum((told > 0) == (way > 0) for _, told, way in checked) > 40
 
 
-def towers_only(folder: Path) -> Path:
-    """A policy that wants more for encoders and less for the rest."""
-    flat = policy.to_flat(policy.fresh("linear", 0, torch.Generator().manual_seed(0)))
-    found = policy.from_flat("linear", 0, torch.zeros_like(flat))
-    found.weights["bias"][..., 0] = -10.0
-    found.weights["skip"][:, FEATURES.index("tower"), 0] = 20.0
-    policy.save(found, folder / "towers.safetensors", {})
-    return folder / "towers.safetensors"
-
-
 def test_each_group_gets_its_own_rate(tmp_path: Path) -> None:
-    words = (f"controller.policy={towers_only(tmp_path)}", "schedule.warmup_ratio=0")
+    # More for encoders, less for the rest.
+    wants = plain(tmp_path / "towers.safetensors", rate=-10.0, tower=20.0)
+    words = (f"controller.policy={wants}", "schedule.warmup_ratio=0")
     job = run_job(make_job(tmp_path / "run", *LOOP, *words, "controller.rho_max=10"), stop_after=3)
     base = job.run.optimizer["lr"]
     for name, times in (("image", 8), ("text", 8), ("fusion", 1 / 8), ("head", 1 / 8)):
@@ -473,11 +466,7 @@ def test_steered_dropout_drops_what_it_is_told(tmp_path: Path) -> None:
 
 def test_what_the_policy_says_of_regularisation_is_done(tmp_path: Path) -> None:
     """A policy that always wants more of it, against one that may not."""
-    flat = policy.to_flat(policy.fresh("linear", 0, torch.Generator().manual_seed(0)))
-    more = policy.from_flat("linear", 0, torch.zeros_like(flat))
-    more.weights["bias"][..., 1] = 10.0
-    path = tmp_path / "more.safetensors"
-    policy.save(more, path, {})
+    path = plain(tmp_path / "more.safetensors", strength=10.0)
     words = (*LOOP, *REGULAR, f"controller.policy={path}", "optimizer.weight_decay=0.1")
     job = run_job(make_job(tmp_path / "on", *words))
     assert max(g["weight_decay"] for g in job.optimizer.param_groups) == pytest.approx(0.4)
@@ -550,7 +539,7 @@ def test_the_online_loop_corrects_within_a_factor_of_two(tmp_path: Path) -> None
 
 
 def test_the_online_loop_corrects_downhill(tmp_path: Path) -> None:
-    words = (*LOOP, "controller.online.every=1", f"controller.policy={nothing(tmp_path)}")
+    words = (*LOOP, "controller.online.every=1", f"controller.policy={plain(tmp_path / 'none')}")
     controller: Any = run_job(make_job(tmp_path / "run", *words), stop_after=1).controller
     online, groups = controller.online, len(controller.names)
     one = torch.ones(groups)
@@ -561,13 +550,6 @@ def test_the_online_loop_corrects_downhill(tmp_path: Path) -> None:
     assert not online.bias[0, :, 1].any()
 
 
-def nothing(folder: Path) -> Path:
-    """A policy that changes nothing."""
-    flat = policy.to_flat(policy.fresh("linear", 0, torch.Generator().manual_seed(0)))
-    policy.save(policy.from_flat("linear", 0, torch.zeros_like(flat)), folder / "none", {})
-    return folder / "none"
-
-
 # Freezing
 
 
@@ -576,8 +558,8 @@ FREEZE = (*LOOP, "controller.freeze.enabled=true", "controller.freeze.after=0")
 
 def test_blocks_that_do_not_pay_stop_learning_and_nothing_else(tmp_path: Path) -> None:
     # Long enough for steps without a decision, in which nothing but the switch keeps them still.
-    words = (*FREEZE, "controller.freeze.pays=1000", "controller.freeze.probe=1000")
-    words = (*words, "trainer.steps=40")
+    long = (*FREEZE, "trainer.steps=40")
+    words = (*long, "controller.freeze.pays=1000", "controller.freeze.probe=1000")
     job = run_job(make_job(tmp_path, *words), stop_after=20)
     controller: Any = job.controller
     assert controller.freezing.frozen == {"image": 2, "text": 1}  # all but the last
@@ -647,11 +629,7 @@ def test_a_loss_near_zero_may_be_three_times_its_best() -> None:
 
 
 def test_a_policy_that_blows_a_run_up_is_stopped(tmp_path: Path) -> None:
-    flat = policy.to_flat(policy.fresh("linear", 0, torch.Generator().manual_seed(0)))
-    wild = policy.from_flat("linear", 0, torch.zeros_like(flat))
-    wild.weights["bias"][..., 0] = 10.0
-    path = tmp_path / "wild.safetensors"
-    policy.save(wild, path, {})
+    path = plain(tmp_path / "wild.safetensors", rate=10.0)
     words = (f"controller.policy={path}", "controller.rho_max=100", "trainer.steps=40")
     job = run_job(make_job(tmp_path / "run", *LOOP, *words, "optimizer.lr=0.1"))
     controller: Any = job.controller

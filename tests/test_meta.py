@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mmnet.controller import policy
-from mmnet.controller.features import FEATURES
-from mmnet.meta.arms import Calibrated, Scheduled, Steered, constant, cosine
+from mmnet.controller.features import FEATURES, Seen
+from mmnet.controller.guard import largest_rate
+from mmnet.meta.arms import WARM_UP, Scheduled, Steered, cosine
 from mmnet.meta.evolve import Search, Settings, generation, yardstick
 from mmnet.meta.inner import Score, train
+from mmnet.meta.inner import Settings as Inner
 from mmnet.meta.networks import cross_entropy
 from mmnet.meta.tasks import Task, draw
 from tests.command import begin, checkpoints, end, run, until
@@ -37,6 +40,30 @@ TINY = (
     *("meta.pairs=2", "meta.tasks=1", "meta.score_tasks=1", "meta.fresh_tasks=1"),
     "meta.processes=1",
 )
+
+
+def constant(done: float) -> float:
+    return 1.0
+
+
+class Calibrated:
+    """Every group moves by rho x linear decay of its norm; the base rate does not matter."""
+
+    def __init__(self, rho: float) -> None:
+        self.rho = rho
+
+    def begin(self, task: Task, runs: int) -> None:
+        self.steps = task.steps
+        self.sizes = task.network.kinds().sizes
+
+    def due(self, step: int) -> bool:
+        return True
+
+    def settings(self, step: int, base: Tensor, seen: Seen | None) -> Inner:
+        assert seen is not None
+        done = (step + 0.5) / self.steps
+        rho = self.rho * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
+        return Inner(largest_rate(seen.weight, seen.update, self.sizes, rho))
 
 
 def short(seed: int, members: int = 2) -> Task:

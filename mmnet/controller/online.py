@@ -66,7 +66,7 @@ class Online:
         if not updates:
             return [nothing] * len(group["params"])
         grad: Any = [gradients[id(p)] for p in reached]
-        decay, rate = group["weight_decay"], rate * group.get("lr_scale", 1.0)
+        decay, rate = group["weight_decay"], rate * group["lr_scale"]
         # What stood before the step: theta = (theta' + lr u) / (1 - lr d).
         old = torch._foreach_add([p.detach() for p in reached], updates, alpha=rate)
         torch._foreach_mul_(old, decay / (1 - rate * decay))

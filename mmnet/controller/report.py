@@ -84,16 +84,17 @@ def write(folder: Path) -> list[str]:
     found = timeline.read(folder)
     config = settings(folder)
     part = config["controller"]
+    ablation = part["ablation"]  # whatever decides has it
     reasons: dict[str, str] = {}
     try:
         policy = shipped.find(str(part["policy"]), int(part["hidden_dim"]))
-        if part.get("ablation", "none") != "permuted":
+        if ablation != "permuted":
             reasons = why(policy, found)
     except UserError as error:
         reasons = dict.fromkeys(found.groups, f"(Why is not known: {first_line(error)}.)")
     sentences = timeline.words(found, reasons)
-    if part.get("ablation", "none") != "none":
-        sentences.insert(0, f"controller.ablation={part['ablation']}: a control, for comparison.")
+    if ablation != "none":
+        sentences.insert(0, f"controller.ablation={ablation}: a control, for comparison.")
     picture = timeline.draw(folder, found)
     timeline.page(folder, picture, sentences, f"{config['model']['name']}: what the controller did")
     return sentences

@@ -1,5 +1,6 @@
 """What controllers of groups share: the optimizer's sums by group, and rates by group."""
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from mmnet.controller.observer import SUMS, observer_of
 from mmnet.outer import Plan, Signal
 
 
-class Steering:
+class Steering(ABC):
     """Sets a rate for each group: say in `look` when to bring sums, and in `steer` what follows."""
 
     optimizers: ClassVar[tuple[str, ...]] = (
@@ -39,8 +40,8 @@ class Steering:
     def look(self) -> Tensor | None:
         return self.observer.sums(self.observer.each()).flatten()
 
-    def steer(self, signal: Signal) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def steer(self, signal: Signal) -> None: ...
 
     def sums(self, signal: Signal) -> Tensor:
         """What `look` brought, as clipped: [4, 1, G] of |g|^2, <g, u>, |u|^2, |theta|^2."""
@@ -54,7 +55,7 @@ class Steering:
     def put_again(self) -> None:
         """The rates of the step before, over what the schedule says."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.by_name[group["control"]] * group.get("lr_scale", 1.0)
+            group["lr"] = self.by_name[group["control"]] * group["lr_scale"]
 
     def rates(self) -> dict[str, float]:
         return self.by_name

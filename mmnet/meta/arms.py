@@ -1,4 +1,4 @@
-"""What sets the rates of small runs: schedules, rules of thumb, policies."""
+"""What sets the rates of small runs: schedules, policies."""
 
 import math
 from collections.abc import Callable
@@ -12,29 +12,17 @@ from mmnet.controller.guard import largest_rate, moved
 from mmnet.controller.policy import Policy
 from mmnet.meta.inner import Settings
 from mmnet.meta.tasks import Task
+from mmnet.schedule.constant import constant
 
 
 Shape = Callable[[float], float]  # share of the run done -> factor on the rate
 WARM_UP = 0.05  # of a run, where a schedule has one
 
 
-def constant(done: float) -> float:
-    return 1.0
-
-
 def cosine(done: float) -> float:
     if done < WARM_UP:
         return done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
-
-
-def linear(done: float) -> float:
-    return done / WARM_UP if done < WARM_UP else (1 - done) / (1 - WARM_UP)
-
-
-def warmed(step: int, steps: int) -> float:
-    """The factor of schedule=constant, on which policies act."""
-    return min(1.0, (step + 1) / max(1, round(WARM_UP * steps)))
 
 
 class Scheduled:
@@ -54,35 +42,17 @@ class Scheduled:
         return Settings(rate[:, None].expand(-1, self.groups))
 
 
-class Calibrated:
-    """Every group moves by rho x linear decay of its norm; the base rate does not matter."""
-
-    def __init__(self, rho: float) -> None:
-        self.rho = rho
-
-    def begin(self, task: Task, runs: int) -> None:
-        self.steps = task.steps
-        self.sizes = task.network.kinds().sizes
-
-    def due(self, step: int) -> bool:
-        return True
-
-    def settings(self, step: int, base: Tensor, seen: Seen | None) -> Settings:
-        assert seen is not None
-        rho = self.rho * linear((step + 0.5) / self.steps)
-        return Settings(largest_rate(seen.weight, seen.update, self.sizes, rho))
-
-
 class Steered:
     """A policy for each run, or one for all of them, behind the guard."""
 
-    def __init__(self, policy: Policy, rho_max: float, longest: int | None = None) -> None:
-        self.policy, self.rho_max, self.longest = policy, rho_max, longest
+    def __init__(self, policy: Policy, rho_max: float) -> None:
+        self.policy, self.rho_max = policy, rho_max
+        self.schedule = constant(WARM_UP)  # the one on which policies act
 
     def begin(self, task: Task, runs: int) -> None:
         kinds = task.network.kinds()
         self.watch = Watch(kinds, task.steps, task.passes)
-        self.when = set(decisions(task.steps, self.longest))
+        self.when = set(decisions(task.steps))
         groups = len(kinds.sizes)
         self.steps = task.steps
         self.actions = torch.zeros(runs, groups, len(ACTIONS))
@@ -93,7 +63,7 @@ class Steered:
         return step in self.when
 
     def settings(self, step: int, base: Tensor, seen: Seen | None) -> Settings:
-        base = base * warmed(step, self.steps)
+        base = base * self.schedule(step + 1, self.steps)
         if seen is not None:
             log_rate = base.log()[:, None] + self.actions[..., 0]
             features = self.watch.features(step, log_rate, self.actions, seen)

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from mmnet.controller.features import Kinds
 
 
-GROUPS = ("image", "text", "fusion", "head")
 HEADS = 2  # of attention
 
 

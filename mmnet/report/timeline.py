@@ -17,7 +17,7 @@ from mmnet.track.recorder import parse
 
 DECISIONS = "controller.jsonl"
 PAGE = "controller.html"
-GREEN, PURPLE, ORANGE, SKY = "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+GREEN, PURPLE, ORANGE = "#009E73", "#CC79A7", "#E69F00"
 COLOURS = {"image": BLUE, "text": VERMILLION, "fusion": GREEN, "head": PURPLE}
 EVENTS = {
     "skipped": "what was seen was not finite: decision skipped",
