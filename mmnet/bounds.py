@@ -28,6 +28,12 @@ class PartOf(NamedTuple):
     group: str
 
 
+class Section(NamedTuple):
+    """A setting that holds settings of its own, by the fields of a dataclass."""
+
+    fields: tuple[tuple[str, Any], ...]  # name and type, in order
+
+
 ControllerPart = Annotated[Any, PartOf("controller")]
 Heads = Annotated[dict[str, Any], PartsOf("head")]
 PositiveInt = Annotated[int, Range(1, says="a whole number of at least 1")]

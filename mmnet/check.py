@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any, NamedTuple, get_type_hints
 
-from mmnet.bounds import PartOf, PartsOf
+from mmnet.bounds import PartOf, PartsOf, Section
 from mmnet.compatible import Constants, comparing, metrics_of, misfits, needed_by_all
 from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, Part, Run
 from mmnet.errors import UserError, nearest
@@ -178,12 +178,31 @@ class _Checking:
                         made[name] = self.parts(part, name, where, nested)
                     case PartOf():
                         made[name] = self.part(part, name, where) or {}
+                    case Section(fields=fields):
+                        made[name] = self.inner(part, name, where, dict(fields))
                     case None:
                         made[name] = self.setting(part, name, annotation, where)
         for name, parameter in parameters.items():
             if name not in part and parameter.required:
                 self.add(f"{key}.{name}", f"must be set: {target} needs it")
         return made
+
+    def inner(
+        self, part: Mapping[str, Any], name: str, key: str, fields: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The settings within a setting, all of them and no others."""
+        section = part[name]
+        if section is UNKNOWN:
+            return {}
+        if not isinstance(section, Mapping):
+            self.add(key, f"holds settings of its own: {key}.{next(iter(fields))}=...")
+            return {}
+        for one in section:
+            if one not in fields:
+                self.add(f"{key}.{one}", f"no such setting{hint(one, list(fields), f'{key}.')}")
+        return {
+            one: self.setting(section, one, kind, f"{key}.{one}") for one, kind in fields.items()
+        }
 
     def parts(self, section: Mapping[str, Any], name: str, key: str, group: str) -> dict[str, Any]:
         """Parts of one group by names of their own, at least one."""

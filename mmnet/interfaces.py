@@ -49,7 +49,7 @@ class Sample(TypedDict, total=False):
     A modality that the sample lacks is left out.
     """
 
-    image: Image.Image  # RGB
+    image: Image.Image | Tensor  # RGB, or uint8 [3, H, W]
     text: str  # cleaned, never empty
     label: int
     labels: Sequence[float]  # multi-hot

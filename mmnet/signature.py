@@ -113,25 +113,30 @@ def _scope(tree: ast.Module) -> _Scope:
 
 def _signature(node: ast.ClassDef | ast.FunctionDef, scope: _Scope) -> Signature:
     if isinstance(node, ast.FunctionDef):
-        return Signature(False, _parameters(node.args, scope.assigned, skip=0), {})
+        return Signature(False, _parameters(node.args, scope, skip=0), {})
     parameters: dict[str, Parameter] = {}
     constants: dict[str, Any] = {}
-    for base in node.bases:
+    for base in reversed(node.bases):  # as dataclasses gather their fields
         inherited = _base(base, scope)
         if inherited is not None:
             parameters |= inherited.parameters
             constants |= inherited.constants
-    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+    if _is_dataclass(node):
         for item in node.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 if "ClassVar" in ast.unparse(item.annotation):
                     continue
-                required = item.value is None
-                parameters[item.target.id] = _parameter(item.annotation, required, scope.assigned)
+                parameters[item.target.id] = _parameter(item.annotation, item.value is None, scope)
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            parameters = _parameters(item.args, scope.assigned, skip=1)
+            parameters = _parameters(item.args, scope, skip=1)
     return Signature(True, parameters, constants | _constants(node))
+
+
+def _is_dataclass(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and any(
+        "dataclass" in ast.unparse(decorator) for decorator in node.decorator_list
+    )
 
 
 def _base(base: ast.expr, scope: _Scope) -> Signature | None:
@@ -145,29 +150,45 @@ def _base(base: ast.expr, scope: _Scope) -> Signature | None:
     return None
 
 
-def _parameters(
-    args: ast.arguments, aliases: dict[str, ast.expr], skip: int
-) -> dict[str, Parameter]:
+def _parameters(args: ast.arguments, scope: _Scope, skip: int) -> dict[str, Parameter]:
     positional = (args.posonlyargs + args.args)[skip:]
     first_default = len(positional) - len(args.defaults)
     found = {
-        arg.arg: _parameter(arg.annotation, index < first_default, aliases)
+        arg.arg: _parameter(arg.annotation, index < first_default, scope)
         for index, arg in enumerate(positional)
     }
     for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
-        found[arg.arg] = _parameter(arg.annotation, default is None, aliases)
+        found[arg.arg] = _parameter(arg.annotation, default is None, scope)
     return found
 
 
-def _parameter(
-    annotation: ast.expr | None, required: bool, aliases: dict[str, ast.expr]
-) -> Parameter:
+def _parameter(annotation: ast.expr | None, required: bool, scope: _Scope) -> Parameter:
     try:
         if annotation is None:
             raise Unreadable
-        return Parameter(_evaluate(annotation, aliases), required, setting=True)
+        section = _section(annotation, scope)
+        kind = _evaluate(annotation, scope.assigned) if section is None else section
+        return Parameter(kind, required, setting=True)
     except (Unreadable, TypeError, ValueError, SyntaxError):
         return Parameter(None, required, setting=False)
+
+
+def _section(annotation: ast.expr, scope: _Scope) -> Any:
+    """The settings that make up a dataclass of ours; None of any other annotation."""
+    if not isinstance(annotation, ast.Name):
+        return None
+    name, origin = annotation.id, scope.imported.get(annotation.id, "")
+    if origin.startswith(("mmnet.", "experiments.")):
+        path = find(origin.rpartition(".")[0])
+        scope, name = _scope(_parse(path, path.stat().st_mtime_ns)), origin.rpartition(".")[2]
+    node = scope.defined.get(name)
+    if not isinstance(node, ast.ClassDef) or not _is_dataclass(node):
+        return None
+    found = _signature(node, scope).parameters
+    if not all(one.setting for one in found.values()):
+        raise Unreadable
+    fields = tuple((key, one.annotation) for key, one in found.items())
+    return Annotated[dict, bounds.Section(fields)]
 
 
 def _evaluate(node: ast.expr, aliases: dict[str, ast.expr]) -> Any:

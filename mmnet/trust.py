@@ -4,7 +4,7 @@ import re
 from fnmatch import fnmatch
 from typing import Any
 
-from mmnet.bounds import PartOf, PartsOf
+from mmnet.bounds import PartOf, PartsOf, Section
 from mmnet.compatible import DECLARED
 from mmnet.config import PACKAGES, PASSED, TRUSTED
 from mmnet.errors import UserError
@@ -41,7 +41,7 @@ def trusted_signature(target: Any, key: str) -> Signature:
     return found
 
 
-def mark_of(annotation: Any) -> PartsOf | PartOf | None:
-    """How a setting holds parts, if it is one that does."""
+def mark_of(annotation: Any) -> PartsOf | PartOf | Section | None:
+    """How a setting holds parts or settings, if it is one that does."""
     kinds = getattr(annotation, "__metadata__", ())
-    return next((kind for kind in kinds if isinstance(kind, PartsOf | PartOf)), None)
+    return next((kind for kind in kinds if isinstance(kind, PartsOf | PartOf | Section)), None)

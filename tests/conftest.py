@@ -1,6 +1,9 @@
 """What every test may count on: one thread, no network, no telemetry, the sample data."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,13 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_OFFLINE="1",
     MLFLOW_DISABLE_TELEMETRY="true",
+    MMNET_CACHE=tempfile.mkdtemp(prefix="mmnet-cache-"),
     MPLBACKEND="Agg",
     TOKENIZERS_PARALLELISM="false",
     WANDB_MODE="offline",
 )
+
+atexit.register(shutil.rmtree, os.environ["MMNET_CACHE"], ignore_errors=True)
 
 PROJECT = Path(__file__).resolve().parents[1]
 

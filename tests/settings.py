@@ -17,6 +17,7 @@ from mmnet.errors import UserError
 from mmnet.interfaces import Batch
 from mmnet.job import Job
 from tests.jobs import SMALL, fingerprint, metrics, run_job
+from tests.official import NAMES, official
 
 
 Words = tuple[str, ...]
@@ -26,6 +27,7 @@ BESIDE = {
     "optimizer=schedule_free": ("schedule=constant",),
     "head=contrastive": ("fusion=separate",),
     "fusion=separate": ("head=contrastive",),
+    **{f"dataset={name}": official(name).WORDS for name in NAMES},
 }
 
 # A run of three steps, evaluated once, at its end: a twentieth of a second.
@@ -64,7 +66,7 @@ def keys() -> dict[str, str]:
 def inner(part: dict[str, Any]) -> Iterator[str]:
     """The keys of a part, those of the parts that are its settings included."""
     for name, value in part.items():
-        if isinstance(value, dict) and "_target_" in value:
+        if isinstance(value, dict) and ("_target_" in value or name == "augment"):
             yield from (f"{name}.{one}" for one in inner(value))
         elif name != "_target_":
             yield name

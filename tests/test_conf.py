@@ -12,9 +12,12 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import mmnet
+from mmnet.bounds import Section
 from mmnet.compose import load
 from mmnet.config import CONF, PASSED, Hardware, Paths, Run, Trainer, Tuning
 from mmnet.signature import find, signature
+from mmnet.trust import mark_of
+from tests.official import NAMES, official
 
 
 PACKAGE = Path(mmnet.__file__).parent
@@ -28,6 +31,7 @@ BESIDE = {
     "optimizer=schedule_free": ["schedule=constant"],
     "head=contrastive": ["fusion=separate"],
     "fusion=separate": ["head=contrastive"],
+    **{f"dataset={name}": [*official(name).WORDS] for name in NAMES},
 }
 TARGETS = sorted(
     {
@@ -55,7 +59,9 @@ def test_the_source_text_says_what_the_imported_constructor_takes(target: str) -
     assert list(read) == list(real)
     for name, parameter in read.items():
         assert parameter.required == (real[name].default is inspect.Parameter.empty)
-        if parameter.setting:
+        if isinstance(mark := mark_of(parameter.annotation), Section):
+            assert dict(mark.fields) == typing.get_type_hints(hints[name], include_extras=True)
+        elif parameter.setting:
             assert parameter.annotation == hints[name]
 
 

@@ -21,6 +21,7 @@ from mmnet.job import Job
 from mmnet.track.recorder import read
 from tests import (  # noqa: F401 (they register their cases)
     settings_controller,
+    settings_datasets,
     settings_fusion,
     settings_parts,
     settings_trackers,

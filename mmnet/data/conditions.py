@@ -3,7 +3,9 @@
 import random
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from mmnet.interfaces import Sample, Split
 
@@ -63,10 +65,12 @@ class Noised(_Changed):
     def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
         sample = self.split.sample(index, modalities, rng)
         if "image" in sample:
-            pixels = np.asarray(sample["image"], np.float32)
+            raw = sample["image"]
+            pixels = np.asarray(raw, np.float32)
             noise = np.random.default_rng(index).uniform(0, 255, pixels.shape)
             mixed = ((1 - NOISE) * pixels + NOISE * noise).astype(np.uint8)
-            sample["image"] = Image.fromarray(mixed)
+            is_tensor = isinstance(raw, Tensor)
+            sample["image"] = torch.from_numpy(mixed) if is_tensor else Image.fromarray(mixed)
         if "text" in sample:
             letters = random.Random(index)
             sample["text"] = "".join(

@@ -3,12 +3,13 @@
 import codecs
 import csv
 import errno
+import fnmatch
 import hashlib
 import io
 import json
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,18 +23,35 @@ T = TypeVar("T")
 DEPTH = 3  # folders below paths.data in which a dataset is looked for
 
 
-def root_of(name: str, root: str | None, data: Path, layouts: list[list[str]]) -> Path:
+def anything(folder: Path) -> bool:
+    """Whether a folder that looks right is the one: it is."""
+    return True
+
+
+def root_of(
+    name: str,
+    root: str | None,
+    data: Path,
+    layouts: list[list[str]],
+    accept: Callable[[Path], bool] = anything,
+) -> Path:
     """The folder of a dataset: `root`, or the one at or below `data`. Raises UserError."""
     if root is None:
-        return find_root(name, data, layouts)
+        return find_root(name, data, layouts, accept)
     return check_root(name, Path(root), layouts)
 
 
-def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
+def find_root(
+    name: str,
+    data: Path,
+    layouts: list[list[str]],
+    accept: Callable[[Path], bool] = anything,
+) -> Path:
     """The one folder at or below `data` that holds every part of one of `layouts`.
 
-    A part is a path relative to that folder; where the first one of a layout begins tells a
-    folder that is nearly right. Raises UserError if there is none, or several.
+    A part is a path relative to that folder, in which * and ? are wild; where the first one of
+    a layout begins tells a folder that is nearly right. `accept` looks into files whose names
+    say too little. Raises UserError if there is none, or several.
     """
     found: dict[Path, Path] = {}
     nearly = []
@@ -45,7 +63,7 @@ def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
 
     for path, folders, files in os.walk(data, followlinks=True, onerror=unread):
         folder = Path(path)
-        if not marks.isdisjoint((*folders, *files)):
+        if any(fnmatch.filter((*folders, *files), mark) for mark in marks):
             try:
                 missing = lacking(folder, layouts)
             except OSError as error:
@@ -53,7 +71,7 @@ def find_root(name: str, data: Path, layouts: list[list[str]]) -> Path:
                 continue
             if missing:
                 nearly.append(f"{folder} lacks {', '.join(missing)}")
-            else:
+            elif accept(folder):
                 found[folder.resolve()] = folder
                 folders.clear()  # hundreds of thousands of files, and no dataset among them
         if len(folder.relative_to(data).parts) >= DEPTH:
@@ -86,9 +104,25 @@ def check_root(name: str, root: Path, layouts: list[list[str]]) -> Path:
 
 def lacking(root: Path, layouts: list[list[str]]) -> list[str]:
     """The parts that `root` lacks of the layout it fits best. Raises OSError."""
-    return min(
-        ([part for part in layout if not (root / part).exists()] for layout in layouts), key=len
-    )
+    return min(([part for part in layout if not there(root, part)] for layout in layouts), key=len)
+
+
+def there(root: Path, part: str) -> bool:
+    """Whether `root` holds something of that name, in which * and ? are wild. Raises OSError."""
+    if not set(part) & set("*?["):
+        return (root / part).exists()
+    return next(root.glob(part), None) is not None
+
+
+def layout_of(root: Path, layouts: list[list[str]]) -> int:
+    """The number of the first layout that `root` holds all parts of. Raises OSError."""
+    return next(number for number, one in enumerate(layouts) if not lacking(root, [one]))
+
+
+def inside(place: str) -> bool:
+    """Whether a path that stands in a file stays in the folder that it is relative to."""
+    parts = place.replace("\\", "/").split("/")
+    return bool(place) and parts[0] != "" and ".." not in parts and ":" not in parts[0]
 
 
 def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
@@ -131,6 +165,18 @@ def read_json_lines(path: Path, kind: type[T]) -> list[tuple[int, T]]:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: {error}") from error
     return found
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, which end at "\\n" alone; a byte that is no UTF-8 costs its
+    character. Raises UserError."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+                yield text.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:

@@ -1,15 +1,16 @@
-"""Files to pictures: one careful way to open an image, and the crop and mirror of training."""
+"""Files to pictures: one careful way to open an image."""
 
 import functools
 import io
-import math
-import random
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from mmnet.interfaces import BadSample
 
@@ -24,14 +25,9 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535
 TOO_LARGE = f"picture too large (limits: {MAX_PIXELS // 10**6} megapixels, {MAX_SIDE} a side)"
 
-LONGEST = 1024  # pixels a side, of a picture that keeps its shape
 
-# Range of the logarithm of the aspect ratio of random crops (Szegedy et al., arXiv 1409.4842).
-ASPECT = (math.log(3 / 4), math.log(4 / 3))
-
-
-def read_image(source: str | Path | bytes, key: str, at_least: int | None = None) -> Image.Image:
-    """A file, or its bytes -> the first frame, upright, RGB of 8 bits.
+def read_image(source: str | Path | bytes, key: str, at_least: int | None = None) -> Tensor:
+    """A file, or its bytes -> uint8 [3, H, W]: the first frame, upright, RGB.
 
     More than 8 bits are scaled down, what is transparent becomes white. A JPEG whose sides
     are more than twice `at_least` is decoded at 1/2, 1/4 or 1/8, never below `at_least`
@@ -52,59 +48,28 @@ def read_image(source: str | Path | bytes, key: str, at_least: int | None = None
                 image.draft(None, (at_least, at_least))
             image.load()
             _turn_upright(image)
-            return _to_rgb(image)
+            return to_tensor(_to_rgb(image))
     except BadSample:
         raise
     # Pillow answers damage with a dozen types, SyntaxError and RecursionError among them.
     except Exception as error:
-        raise BadSample(key, _reason(error)) from error
+        raise BadSample(key, why(error)) from error
 
 
-def resize(image: Image.Image, size: int | None) -> Image.Image:
-    """The whole picture squeezed to size x size, antialiased.
-
-    None: in its own shape, shrunk where a side is longer than LONGEST.
-    """
-    width, height = (size, size) if size is not None else within(image.width, image.height)
-    return image.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def within(width: float, height: float) -> tuple[int, int]:
-    """Sides of the same shape, in pixels, neither above LONGEST nor enlarged."""
-    scale = min(1.0, LONGEST / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def cut(picture: Tensor, box: Sequence[float], key: str) -> Tensor:
+    """The part of [3, H, W] within left, top, right, bottom, each in [0, 1]; what is beyond the
+    picture is not part of it. Raises BadSample where nothing is left."""
+    height, width = picture.shape[1:]
+    left, right = (round(width * min(1.0, max(0.0, box[i]))) for i in (0, 2))
+    top, bottom = (round(height * min(1.0, max(0.0, box[i]))) for i in (1, 3))
+    if right <= left or bottom <= top:
+        raise BadSample(key, "empty box")
+    return picture[:, top:bottom, left:right]
 
 
-def augment(
-    image: Image.Image,
-    size: int | None,
-    rng: random.Random,
-    crop_scale: float,
-    flip_probability: float,
-) -> Image.Image:
-    """A random crop, resized to size x size, and mirrored with `flip_probability`.
-
-    The crop's share of the area is uniform in [crop_scale, 1], the logarithm of its aspect
-    ratio uniform between those of 3/4 and 4/3 (Szegedy et al., arXiv 1409.4842, as in
-    torchvision's RandomResizedCrop). size None: those ratios are to the picture's own, and the
-    crop keeps its shape as in `resize`.
-    """
-    own = 1.0 if size is not None else image.width / image.height
-    for _ in range(10):
-        area = image.width * image.height * rng.uniform(crop_scale, 1)
-        aspect = own * math.exp(rng.uniform(*ASPECT))
-        width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
-        if width <= image.width and height <= image.height:
-            break
-    else:  # so long a picture holds no such crop
-        width, height = image.size
-    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
-    box = (left, top, left + width, top + height)
-    sides = (size, size) if size is not None else within(width, height)
-    crop = image.resize(sides, Image.Resampling.BILINEAR, box)
-    if rng.random() < flip_probability:
-        return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return crop
+def to_tensor(picture: Image.Image) -> Tensor:
+    """RGB -> uint8 [3, H, W]"""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 @functools.cache
@@ -156,7 +121,8 @@ def _to_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
 
 
-def _reason(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """A short reason why a picture cannot be had, the same for alike cases."""
     match error:
         case FileNotFoundError():
             return "missing file"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from mmnet.bounds import PositiveInt, Range, Share
+from mmnet.data.augment import Augment, augmented, whole
 from mmnet.data.coco_files import (
     Captions,
     Categories,
@@ -16,7 +17,7 @@ from mmnet.data.coco_files import (
     texts_of,
 )
 from mmnet.data.files import digest_of, lacking, read_json, root_of
-from mmnet.data.image import augment, read_image, resize
+from mmnet.data.image import read_image
 from mmnet.data.pairs import another, fits
 from mmnet.data.text import clean_caption, gist
 from mmnet.errors import UserError
@@ -220,9 +221,9 @@ class CocoSplit:
             at_least = None if size is None else 2 * size
             picture = read_image(path, self.key(index), at_least)
             sample["image"] = (
-                resize(picture, size)
+                whole(picture, size)
                 if rng is None
-                else augment(picture, size, rng, crop_scale, flip_probability)
+                else augmented(picture, size, Augment(crop_scale, flip_probability), rng)
             )
         return sample
 

@@ -33,7 +33,6 @@ from PIL import Image
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
 from mmnet.data.held_out import hashed, held_out
-from mmnet.data.image import resize
 from mmnet.data.pairs import fits
 from mmnet.interfaces import Names, Sample
 
@@ -180,7 +179,9 @@ class DigitsSplit:
             if static:
                 drawn = random.Random(f"{self._stream}/{index}{anew}/static").randbytes(SIDE**2)
                 pixels = np.frombuffer(drawn, np.uint8).reshape(SIDE, SIDE)
-            sample["image"] = resize(Image.fromarray(pixels), self._image_size).convert("RGB")
+            sides = (self._image_size, self._image_size)
+            picture = Image.fromarray(pixels).resize(sides, Image.Resampling.BILINEAR)
+            sample["image"] = picture.convert("RGB")
         return sample
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 import msgspec
 
 from mmnet.bounds import PositiveInt, Range, Share
+from mmnet.data.augment import whole
 from mmnet.data.files import check_root, digest_of, read_json_lines, root_of
 from mmnet.data.held_out import hashed, held_out
-from mmnet.data.image import read_image, resize
+from mmnet.data.image import read_image
 from mmnet.data.text import clean_caption, gist
 from mmnet.errors import UserError
 from mmnet.interfaces import Names, Sample
@@ -124,7 +125,7 @@ class NlvrSplit:
         if "image" in modalities:
             which = hashed(stem) % PERMUTATIONS if rng is None else rng.randrange(PERMUTATIONS)
             picture = read_image(self._root / f"{stem}-{which}.png", stem)
-            sample["image"] = resize(picture, self._image_size)
+            sample["image"] = whole(picture, self._image_size)
         return sample
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from mmnet.bounds import PositiveInt, Range, Share
+from mmnet.data.augment import Augment, augmented, whole
 from mmnet.data.files import digest_of, lacking, read_csv, root_of
 from mmnet.data.held_out import held_out
-from mmnet.data.image import augment, read_image, resize
+from mmnet.data.image import read_image
 from mmnet.data.pairs import another, fits
 from mmnet.data.text import clean_caption
 from mmnet.errors import UserError, nearest
@@ -175,9 +176,9 @@ class OpenMojiSplit:
             size, crop_scale, _ = self._view
             picture = read_image(self._root / file, file)
             sample["image"] = (
-                resize(picture, size)
+                whole(picture, size)
                 if rng is None
-                else augment(picture, size, rng, crop_scale, flip_probability=0)
+                else augmented(picture, size, Augment(crop_scale, random_flip=0), rng)
             )
         return sample
 

@@ -13,6 +13,7 @@ from mmnet.bounds import Fraction, NonNegativeInt, PositiveInt, Range
 from mmnet.encoder import padded, weights
 from mmnet.encoder.image import bodies
 from mmnet.encoder.image.bodies import NAFLEX, Sizes
+from mmnet.encoder.image.pixels import pixels, resized
 from mmnet.encoder.pooling import Pooling
 from mmnet.errors import UserError
 from mmnet.interfaces import Features, Inputs
@@ -23,30 +24,30 @@ PLACE = 2  # bytes behind each patch: its row, its column
 
 
 class Patches:
-    """RGB picture -> uint8 [N, P*P*3 + 2]: at most `max_patches` patches, row by row.
+    """RGB picture, or uint8 [3, H, W] -> uint8 [N, P*P*3 + 2]: at most `max_patches`.
 
-    A patch is its pixels, row by row, channels last, then its row and its column. The picture
-    keeps its shape; it is shrunk where it has too many patches, never enlarged, and its sides are
-    stretched to whole patches.
+    Patches come row by row; one is its pixels, row by row, channels last, then its row and its
+    column. The picture keeps its shape; it is shrunk where it has too many patches, never
+    enlarged, and its sides are stretched to whole patches.
     """
 
     def __init__(self, patch_size: int, max_patches: int) -> None:
         self.patch_size, self.max_patches = patch_size, max_patches
         self.blank = Image.new("RGB", (1, 1))
 
-    def __call__(self, raw: Image.Image) -> Tensor:
-        side = self.patch_size
-        longest = SIDE * side / max(raw.size)
+    def __call__(self, raw: Image.Image | Tensor) -> Tensor:
+        picture, side = pixels(raw), self.patch_size
+        sides = (picture.shape[1], picture.shape[2])
+        longest = SIDE * side / max(sides)
         _, (height, width) = get_image_size_for_seq(
-            (raw.height, raw.width), side, self.max_patches, max_ratio=min(1.0, longest)
+            sides, side, self.max_patches, max_ratio=min(1.0, longest)
         )
-        if raw.size != (width, height):
-            raw = raw.resize((width, height), Image.Resampling.BILINEAR)
+        picture = resized(picture, height, width)
         rows, columns = height // side, width // side
-        pixels = np.asarray(raw).reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+        # [3, rows, side, columns, side] -> rows, columns, side, side, 3
+        cells = picture.reshape(3, rows, side, columns, side).permute(1, 3, 2, 4, 0)
         places = np.indices((rows, columns), dtype=np.uint8).reshape(PLACE, -1).T
-        flat = pixels.reshape(rows * columns, -1)
-        return torch.from_numpy(np.concatenate([flat, places], 1))
+        return torch.cat([cells.reshape(rows * columns, -1), torch.from_numpy(places)], 1)
 
     def collate(self, tensors: list[Tensor]) -> Inputs:
         return padded(tensors)

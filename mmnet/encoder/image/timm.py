@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -11,22 +10,21 @@ from mmnet.bounds import Fraction, NonNegativeInt, PositiveInt
 from mmnet.encoder import weights
 from mmnet.encoder.image import bodies
 from mmnet.encoder.image.bodies import CONVOLUTIONS, TRANSFORMERS, Sizes
+from mmnet.encoder.image.pixels import pixels, resized
 from mmnet.encoder.pooling import Pooling
 from mmnet.errors import UserError
 from mmnet.interfaces import Features, Inputs
 
 
 class Resize:
-    """RGB picture -> uint8 [3, S, S]: the whole picture, squeezed to a square, antialiased."""
+    """RGB picture, or uint8 [3, H, W] -> uint8 [3, S, S]: squeezed to a square, antialiased."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.blank = Image.new("RGB", (size, size))
 
-    def __call__(self, raw: Image.Image) -> Tensor:
-        if raw.size != (self.size, self.size):
-            raw = raw.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(raw)).permute(2, 0, 1)
+    def __call__(self, raw: Image.Image | Tensor) -> Tensor:
+        return resized(pixels(raw), self.size, self.size)
 
     def collate(self, tensors: list[Tensor]) -> Inputs:
         # Bytes travel to the device and become floats there: a quarter of the copying.

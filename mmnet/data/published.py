@@ -1,0 +1,331 @@
+"""What datasets that are read from files have in common: finding, splitting, sampling.
+
+A format is a class that says in `records` what its files hold. It derives from Pictures (with
+texts, mostly) or Texts, and from Splits (where the publisher says what is for training) or
+Drawn (where nobody does). See mmnet/dataset/flickr30k.py for one.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import Tensor
+
+from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
+from mmnet.data.augment import Augment, augmented, whole
+from mmnet.data.files import inside, layout_of, root_of
+from mmnet.data.image import cut, read_image, why
+from mmnet.data.pairs import another, fits
+from mmnet.data.passages import passages
+from mmnet.data.records import Found, Record, mixed, table_of
+from mmnet.data.text import clean_caption, gist
+from mmnet.errors import UserError, nearest
+from mmnet.interfaces import BadSample, Sample
+
+
+HalfOpen = Annotated[float, Range(0, 1, open=True, says="a number in (0, 1)")]
+
+
+@dataclass
+class Published:
+    """The samples of a folder, as its files describe them.
+
+    root: the folder, which holds every part of one of `layouts`; None: the one such folder at or
+    below `data`. Raises UserError when it is not found, or when its files are malformed.
+    """
+
+    root: str | None
+    on_bad_sample: Literal["skip", "fail"]
+    max_bad_fraction: Share
+    data: Path
+
+    title: ClassVar[str]  # what it is called in conf/dataset
+    # What tells its folder from others: paths below it, * and ? being wild; see data.files.
+    layouts: ClassVar[list[list[str]]]
+    offers: ClassVar[tuple[str, ...]]
+    remedy: ClassVar[str] = ""  # said where a split is empty
+    unsaid: ClassVar[float] = 0.0  # of a label that a record neither names nor denies; NaN: unknown
+
+    def __post_init__(self) -> None:
+        self.folder = root_of(self.title, self.root, self.data, self.layouts, self.accepts)
+        self.layout = layout_of(self.folder, self.layouts)  # the number of the one it has
+        self.table = table_of(self.title, self.read, self.sources(), self.settings())
+        self.names = self.table.names
+        self.check_classes()
+
+    # What a format says
+
+    @classmethod
+    def accepts(cls, folder: Path) -> bool:
+        """Whether a folder of one of the layouts is one, where names of files say too little."""
+        return True
+
+    def records(self, found: Found) -> Iterable[Record]:
+        """Everything that the files describe, in their order; notes and names go to `found`.
+
+        Raises UserError for files that are not of the format, naming file and line.
+        """
+        raise NotImplementedError
+
+    def sources(self) -> list[Path]:
+        """The files that `records` reads, and the folders that it lists."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """Those of its settings that `records` depends on, by name."""
+        return {}
+
+    def picture(self, place: str) -> Path | bytes:
+        """The picture that a record's `image` names. Raises OSError or BadSample."""
+        if not inside(place):
+            raise OSError(f"{place!r} leads out of the dataset's folder")
+        return self.folder / place
+
+    # What all do alike
+
+    def read(self, found: Found) -> Iterable[Record]:
+        """The records as they are kept."""
+        return self.records(found)
+
+    def split(self, name: str, targets: tuple[str, ...]) -> "RecordSplit":
+        """The samples of "train" or "val" or of a published split. Raises UserError."""
+        rows = self.rows(name)
+        if len(rows) == 0:
+            notes = ", ".join(f"{what}: {count:,}" for what, count in self.table.notes.items())
+            raise UserError(
+                f"dataset={self.title}: of the {len(self.table):,} samples of {self.folder} none is "
+                f"for {name}{self.remedy}{f' ({notes})' if notes else ''}"
+            )
+        return RecordSplit(self, name, rows, targets)
+
+    def rows(self, name: str) -> npt.NDArray[np.int64]:
+        """The numbers of the records of a split. Raises UserError for a name that is not known."""
+        raise NotImplementedError
+
+    def check_classes(self) -> None:
+        """Raises UserError unless num_classes is as many as there are."""
+        asked, classes = getattr(self, "num_classes", None), self.names.classes
+        if asked is not None and classes and asked != len(classes):
+            some = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+            raise UserError(
+                f"dataset.num_classes={asked}, but {self.folder} has {len(classes)}: {some}"
+            )
+
+
+@dataclass
+class Splits(Published):
+    """Published with its splits.
+
+    train_split, val_split: which of the published splits are trained on and evaluated.
+    """
+
+    train_split: list[str]
+    val_split: list[str]
+
+    def rows(self, name: str) -> npt.NDArray[np.int64]:
+        roles = {"train": self.train_split, "val": self.val_split}
+        asked = roles.get(name, [name])
+        counts = {
+            entry["values"].as_py(): entry["counts"].as_py()
+            for entry in pc.value_counts(self.table.column("split"))
+        }
+        for split in asked:
+            if split not in counts:
+                key = f"dataset.{name}_split={split}" if name in roles else f"split {split}"
+                there = ", ".join(f"{name} ({count:,})" for name, count in counts.items())
+                raise UserError(
+                    f"{key}: {self.folder} has no such samples{nearest(split, counts)}; "
+                    f"it has {there or 'none'}"
+                )
+        chosen = pc.is_in(self.table.column("split"), pa.array(asked))
+        return np.flatnonzero(chosen.to_numpy())
+
+
+@dataclass
+class Drawn(Published):
+    """Published without splits: a sample is val by a hash of its group.
+
+    So a sample stays where it is when others are added, and samples of one group stay together.
+    """
+
+    split_seed: NonNegativeInt
+    val_fraction: HalfOpen
+
+    remedy: ClassVar[str] = "; dataset.val_fraction says how many are for val"
+
+    def rows(self, name: str) -> npt.NDArray[np.int64]:
+        if name not in ("train", "val"):
+            raise UserError(
+                f"split {name}: {self.title} is published without splits; there are train and val"
+            )
+        if len(self.table) == 0:
+            return np.zeros(0, np.int64)
+        held = mixed(self.table.column("hash").to_numpy(), self.split_seed)
+        is_val = held < np.uint64(int(self.val_fraction * 2**64))
+        return np.flatnonzero(is_val == (name == "val"))
+
+
+@dataclass
+class Pictures(Published):
+    """Published with pictures.
+
+    image_size: pixels a side; None: pictures keep their shape, for an encoder that takes any.
+    """
+
+    image_size: PositiveInt | None
+    augment: Augment
+
+    def __post_init__(self) -> None:
+        if isinstance(self.augment, Mapping):  # as a config has it
+            self.augment = Augment(**self.augment)
+        super().__post_init__()
+
+    def view(self, place: str, key: str, record: Record, rng: random.Random | None) -> Tensor:
+        """uint8 [3, H, W] as the network is shown it."""
+        # Twice the size: what a crop loses leaves enough pixels for its resizing.
+        at_least = None if self.image_size is None or record.box else 2 * self.image_size
+        try:
+            source = self.picture(place)
+        except OSError as error:
+            raise BadSample(key, why(error)) from error
+        picture = read_image(source, key, at_least)
+        if record.box is not None:
+            picture = cut(picture, record.box, key)
+        if rng is None:
+            return whole(picture, self.image_size)
+        return augmented(picture, self.image_size, self.augment, rng)
+
+
+@dataclass
+class Texts(Published):
+    """Published as texts alone.
+
+    passage: characters. A longer text is divided where a paragraph, a sentence or a word ends,
+    into samples of at most so many, which stay on one side of a split. None: it stays whole, and
+    what is beyond the largest text that is read is not.
+    """
+
+    passage: PositiveInt | None
+
+    def settings(self) -> dict[str, Any]:
+        return {"passage": self.passage}
+
+    def read(self, found: Found) -> Iterable[Record]:
+        return passages(self.records(found), self.passage)
+
+
+class RecordSplit:
+    """Some of a dataset's records.
+
+    Of several captions training draws one, and evaluation takes the first; where texts are told
+    apart by what they belong to (group), it takes each in turn.
+    """
+
+    def __init__(
+        self,
+        dataset: Published,
+        name: str,
+        rows: npt.NDArray[np.int64],
+        targets: tuple[str, ...],
+    ) -> None:
+        self._dataset, self._table, self._targets = dataset, dataset.table, targets
+        self._num_labels = len(dataset.names.labels)
+        self._each = name != "train" and "group" in targets
+        self._rows = rows
+        self._which: npt.NDArray[np.int64] | None = None  # caption of each sample, where each is
+        if self._each:
+            counts = pc.fill_null(pc.list_value_length(self._table.column("captions")), 0)
+            times = np.maximum(1, counts.to_numpy()[rows])
+            self._rows = np.repeat(rows, times)
+            starts = np.cumsum(times) - times
+            self._which = np.arange(len(self._rows)) - np.repeat(starts, times)
+        self._all = rows  # one of each record
+        told = hashlib.sha256(f"{self._table.digest} {targets}".encode())
+        told.update(self._rows.tobytes())
+        self.digest = told.hexdigest()
+        self.notes = self._table.notes
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def key(self, index: int) -> str:
+        key = self._table.key(int(self._rows[index]))
+        return key if self._which is None else f"{key}#{self._which[index]}"
+
+    def texts(self, index: int) -> Sequence[str]:
+        """What `sample` chooses the text from, as it stands in the files."""
+        captions = self._table.captions(int(self._rows[index]))
+        return captions if self._which is None else [captions[int(self._which[index])]]
+
+    def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
+        row = int(self._rows[index])
+        record = self._table[row]
+        sample: Sample = {}
+        # Drawn whether the text is asked for or not, so that crops do not depend on that.
+        caption = self._caption(index, record.captions, rng)
+        if "match" in self._targets:
+            wrong = None if fits(index, rng) else self._of_another(row, record, rng)
+            sample["match"] = int(wrong is None)
+            caption = caption if wrong is None else wrong
+        self._add_targets(sample, record, row)
+        if "text" in modalities and caption is not None:
+            sample["text"] = clean_caption(caption, self.key(index))
+        if "image" in modalities and record.image is not None:
+            assert isinstance(self._dataset, Pictures)
+            sample["image"] = self._dataset.view(record.image, self.key(index), record, rng)
+        return sample
+
+    def _caption(
+        self, index: int, captions: Sequence[str], rng: random.Random | None
+    ) -> str | None:
+        if not captions:
+            return None
+        if self._which is not None:
+            return captions[int(self._which[index])]
+        return captions[0] if rng is None else rng.choice(captions)
+
+    def _add_targets(self, sample: Sample, record: Record, row: int) -> None:
+        for target in self._targets:
+            match target:
+                case "label":
+                    if record.label is None:
+                        raise BadSample(record.key, "no label")
+                    sample["label"] = record.label
+                case "labels":
+                    sample["labels"] = self._labels(record)
+                case "value":
+                    if record.value is None:
+                        raise BadSample(record.key, "no value")
+                    sample["value"] = record.value
+                case "group":
+                    sample["group"] = int(np.searchsorted(self._all, row))
+
+    def _labels(self, record: Record) -> Sequence[float]:
+        """1 for those that hold, 0 for those that do not, NaN where nobody knows."""
+        held = np.full(self._num_labels, self._dataset.unsaid, np.float32)
+        held[list(record.absent or ())] = 0
+        held[list(record.present or ())] = 1
+        found: list[float] = held.tolist()
+        return found
+
+    def _of_another(self, row: int, record: Record, rng: random.Random | None) -> str | None:
+        """A caption of another sample that shares none with this one; None if all do."""
+        own = {gist(caption) for caption in record.captions}
+        place = int(np.searchsorted(self._all, row))
+
+        def shares(other: int) -> bool:
+            captions = self._table.captions(int(self._all[other]))
+            return not captions or any(gist(caption) in own for caption in captions)
+
+        other = another(place, len(self._all), rng, shares)
+        if other is None:
+            return None
+        captions = self._table.captions(int(self._all[other]))
+        return captions[place % len(captions)] if rng is None else rng.choice(captions)

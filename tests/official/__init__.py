@@ -1,0 +1,34 @@
+"""Small datasets at the publishers' own paths, made for tests: real annotation files where there
+are some, pictures drawn. One module a dataset, each with
+
+    make(folder, data)   writes one that can be trained on; `data` is the sample data
+    WORDS                what a run of it needs beside dataset=<name>
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from PIL import Image, ImageDraw
+
+from mmnet.config import CONF
+
+
+# Of conf/dataset, those that have no module here: nothing is read, or real pictures are at hand.
+OTHERS = ("shapes", "digits", "coco", "nlvr", "openmoji")
+NAMES = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml") if path.stem not in OTHERS)
+
+
+def official(name: str) -> ModuleType:
+    """The module of a dataset."""
+    return importlib.import_module(f"tests.official.{name}")
+
+
+def draw(path: Path, seed: int = 0, size: tuple[int, int] = (48, 40), mode: str = "RGB") -> None:
+    """A picture of some file's own format, told from others by its colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = (37 * seed % 256, 91 * seed % 256, 151 * seed % 256)
+    image = Image.new("RGB", size, colour)
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((size[0] // 4, size[1] // 4, size[0] // 2, size[1] // 2), fill="white")
+    image.convert(mode).save(path, quality=90)

@@ -1,0 +1,113 @@
+"""Cases of tests/test_settings.py for datasets that are read from files (tests/official).
+
+What a dataset hands out is put into one digest: its keys, its samples with and without
+augmentation, its policy for bad ones. The digest is another one for another value of a key.
+"""
+
+import random
+import tempfile
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmnet.compose import load, make
+from mmnet.errors import UserError
+from tests.jobs import fingerprint
+from tests.official import NAMES, official
+from tests.settings import Bench, case
+
+
+LOOKED_AT = 12  # samples of each split
+# Another value of each key that many have; a dataset's module may name others (CHANGES).
+COMMON = {
+    "image_size": "24",
+    "augment.random_crop": "0.1",
+    "augment.random_flip": "1",
+    "split_seed": "1",
+    "val_fraction": "0.5",
+    "on_bad_sample": "fail",
+    "max_bad_fraction": "0.5",
+    "passage": "60",
+}
+# Values that are refused, and what is said.
+REFUSED = {
+    "root": "/nowhere",
+    "num_classes": "997",
+    "train_split": "[nosuch]",
+    "val_split": "[nosuch]",
+}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    return dict(load(f"dataset={name}", *official(name).WORDS).dataset)
+
+
+def keys_of(name: str) -> list[str]:
+    """Its settings, those within `augment` one by one."""
+    found: list[str] = []
+    for key, value in settings_of(name).items():
+        if key == "augment":
+            found += [f"augment.{inner}" for inner in value]
+        elif key != "_target_":
+            found.append(key)
+    return found
+
+
+def module_of(name: str) -> str:
+    return str(settings_of(name)["_target_"]).split(".")[-2]
+
+
+@cache
+def folder_of(name: str, data: Path) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    official(name).make(folder, data)
+    return folder
+
+
+def built(name: str, data: Path, *words: str) -> Any:
+    """The dataset, small pictures, with these words more."""
+    sides = ["dataset.image_size=16"] if "image_size" in settings_of(name) else []
+    run = load(f"dataset={name}", *official(name).WORDS, *sides, *words)
+    return make(run.dataset, data=folder_of(name, data))
+
+
+def digest(dataset: Any) -> str:
+    seen: list[Any] = [dataset.on_bad_sample, dataset.max_bad_fraction, list(dataset.names)]
+    for side in ("train", "val"):
+        split = dataset.split(side, tuple(dataset.offers))
+        some = range(0, len(split), max(1, len(split) // LOOKED_AT))
+        seen.append([split.key(index) for index in range(len(split))])
+        for index in some:
+            seen.append(split.sample(index, ("image", "text"), None))
+            seen += [split.sample(index, ("image", "text"), random.Random(i)) for i in range(3)]
+    return fingerprint(seen)
+
+
+@cache
+def usual(name: str, data: Path) -> str:
+    return digest(built(name, data))
+
+
+def matters(name: str, word: str, bench: Bench) -> None:
+    assert digest(built(name, bench.data)) == usual(name, bench.data)
+    assert digest(built(name, bench.data, word)) != usual(name, bench.data)
+
+
+def refused(name: str, key: str, value: str, bench: Bench) -> None:
+    with pytest.raises(UserError, match=value.strip("[]")) as said:
+        # The head answers with as many classes, so that it is the data that objects.
+        built(name, bench.data, f"dataset.{key}={value}").split(key.partition("_")[0], ())
+    assert f"dataset.{key}" in str(said.value)
+
+
+for _name in NAMES:
+    _own: dict[str, str] = getattr(official(_name), "CHANGES", {})
+    for _key in keys_of(_name):
+        _at = f"dataset.{module_of(_name)}.{_key}"
+        if _key in _own or _key in COMMON:
+            _word = f"dataset.{_key}={_own.get(_key, COMMON.get(_key))}"
+            case(_at)(partial(matters, _name, _word))
+        elif _key in REFUSED:
+            case(_at)(partial(refused, _name, _key, REFUSED[_key]))
