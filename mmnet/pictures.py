@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from mmnet.data.loader import eval_batches
 from mmnet.gradcache import joined, together
@@ -37,6 +40,14 @@ def examples(job: Job, count: int) -> list[Example]:
     found_examples = []
     for index, (truth, answer, right) in zip(indices, words, strict=True):
         sample = job.val.sample(index, modalities, None)
-        image = np.asarray(sample["image"]) if "image" in sample else None
+        raw = sample.get("image")
+        image = None if raw is None else rows_of(raw)
         found_examples.append(Example(image, sample.get("text"), truth, answer, right))
     return found_examples
+
+
+def rows_of(picture: Image.Image | Tensor) -> NDArray[np.uint8]:
+    """[H, W, 3], as plots take it."""
+    if isinstance(picture, Tensor):
+        picture = picture.permute(1, 2, 0)
+    return np.asarray(picture)

@@ -100,8 +100,8 @@ class Published:
         if len(rows) == 0:
             notes = ", ".join(f"{what}: {count:,}" for what, count in self.table.notes.items())
             raise UserError(
-                f"dataset={self.title}: of the {len(self.table):,} samples of {self.folder} none is "
-                f"for {name}{self.remedy}{f' ({notes})' if notes else ''}"
+                f"dataset={self.title}: of the {len(self.table):,} samples of {self.folder} none "
+                f"is for {name}{self.remedy}{f' ({notes})' if notes else ''}"
             )
         return RecordSplit(self, name, rows, targets)
 
