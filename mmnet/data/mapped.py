@@ -3,6 +3,7 @@
 import errno
 import mmap
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ MOST = 128  # files mapped at once; each costs a file descriptor
 class Mapped:
     """The members of some shards, by place; for one process and those that are forked from it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, find: Callable[[Path], Path] = unpacked) -> None:
+        """`find`: from the file that a place names to the one in which the bytes are."""
+        self.folder, self._find = folder, find
         self._files: dict[str, mmap.mmap] = {}  # the last one used is the last
 
     def read(self, place: str) -> bytes:
@@ -35,7 +37,7 @@ class Mapped:
     def _map(self, name: str) -> mmap.mmap:
         while len(self._files) >= MOST:
             self._files.pop(next(iter(self._files))).close()
-        with unpacked(self.folder / name).open("rb") as file:
+        with self._find(self.folder / name).open("rb") as file:
             try:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError as error:  # it is empty

@@ -1,8 +1,10 @@
 """What a user's own data has in common: splits that it may name, classes that it may have."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from mmnet.errors import UserError, nearest
 
 # What a split is called that is for training, for evaluation, for neither; "": it is not said.
 TRAIN, VAL, TEST = ("train", "training", ""), ("val", "validation", "valid", "dev"), ("test",)
+WHOLE = re.compile(r"-?[0-9]{1,9}(\.0+)?")
 
 
 @dataclass
@@ -42,6 +45,13 @@ class Own(Drawn, Pictures):
     def missing(self, target: str) -> str:
         """What to do where no sample has a label, labels or value."""
         raise NotImplementedError
+
+    def named_split(self, name: str) -> str:
+        """Of a file or folder, as its name says (val-00001, data/validation); "": it says none."""
+        named = {*TRAIN, *VAL, *TEST, *(self.train_split or ()), *(self.val_split or ())} - {""}
+        stem = re.split(r"[-_.]\d|\.", Path(name).name)[0]
+        words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", name)
+        return next((word for word in (stem, *reversed(words)) if word in named), "")
 
     def check_classes(self) -> None:
         """Not before something is to be classified."""
@@ -129,6 +139,13 @@ class Classes:
         self.names = names
         self._places = {name: place for place, name in enumerate(names)}
 
+    @classmethod
+    def named(cls, names: Iterable[str]) -> "Classes":
+        """Classes that are named somewhere, and numbered where they are meant."""
+        classes = cls(())
+        classes.names = list(names)
+        return classes
+
     def at_least(self, count: int | None) -> "Classes":
         """With the classes that no label names, where they are numbered."""
         if self.numbered and self.names and count is not None:
@@ -139,12 +156,12 @@ class Classes:
         """The number of a label; None for one below 0, which says that there is none."""
         if self.numbered:
             number = whole_number(label)
-            return None if number is None or number < 0 else number
+            return None if number is None or not 0 <= number < len(self.names) else number
         return self._places.get(str(label))
 
 
 def whole_number(label: Any) -> int | None:
-    """A label as a number, if it is one: 3, 3.0, "3" and "03" are 3."""
+    """A label as a number, if it is one: 3, 3.0, "3", "03" and "3.0" are 3."""
     if isinstance(label, bool):
         return int(label)
     if isinstance(label, int):
@@ -152,5 +169,4 @@ def whole_number(label: Any) -> int | None:
     if isinstance(label, float):
         return int(label) if label.is_integer() else None
     text = str(label).strip()
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else None
+    return int(text.partition(".")[0]) if WHOLE.fullmatch(text) else None

@@ -97,6 +97,16 @@ def write_shard(path: Path, samples: Iterable[Prepared], first: int) -> Index:
 
     The same samples make the same bytes. Raises OSError.
     """
+    numbered = (
+        {"__key__": f"{number:09d}", **_members(sample)}
+        for number, sample in enumerate(samples, first)
+    )
+    write_tar(path, numbered)
+    return write_index(path, checksums=True)
+
+
+def write_tar(path: Path, samples: Iterable[dict[str, Any]]) -> None:
+    """A tar of samples as webdataset has them, whole or not at all. Raises OSError."""
     from webdataset.writer import TarWriter  # costs a second, and reading does without
 
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -104,15 +114,14 @@ def write_shard(path: Path, samples: Iterable[Prepared], first: int) -> Index:
         with part.open("wb") as file:
             # Neither who nor when: so that the same samples are the same file.
             with TarWriter(file, user="", group="", mtime=0, encoder=False) as writer:
-                for number, sample in enumerate(samples, first):
-                    writer.write({"__key__": f"{number:09d}", **_members(sample)})
+                for sample in samples:
+                    writer.write(sample)
             file.flush()
             os.fsync(file.fileno())
         index_path(path).unlink(missing_ok=True)  # of what stood here before
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return write_index(path, checksums=True)
 
 
 def write_card(folder: Path, card: Card) -> None:

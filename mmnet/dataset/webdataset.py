@@ -1,6 +1,5 @@
 """Shards in webdataset's layout: tars in which consecutive files of one key are a sample."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from mmnet.data.members import (
     number_of,
     strings_of,
 )
-from mmnet.data.own import TEST, TRAIN, VAL, Classes, Own
+from mmnet.data.own import Classes, Own
 from mmnet.data.records import Found, Record
 from mmnet.data.shard_format import CARD, Card, Entry, read_card, record_of
 from mmnet.data.tar_index import Index, Member, index_of
@@ -39,7 +38,6 @@ WORDS = {
     "labels": "labels",
     "value": "a value",
 }
-KNOWN = {*TRAIN, *VAL, *TEST} - {""}
 
 
 @dataclass
@@ -108,7 +106,7 @@ class WebDataset(Own):
         for path in shards:
             index, name = index_of(path), path.relative_to(self.folder).as_posix()
             found.notes.update(index.notes)
-            split = self._split(name)
+            split = self.named_split(name)
             for key, list_of in index.samples():
                 members = self._members(name, list_of)
                 extensions |= members.by_extension.keys()
@@ -168,13 +166,6 @@ class WebDataset(Own):
                     raise UserError(f"dataset.shards={pattern}: {self.folder} has no {name}{near}")
                 found.update(dict.fromkeys(paths))
         return list(found)
-
-    def _split(self, name: str) -> str:
-        """Of a shard, as its name says; "" where it says none."""
-        named = {*KNOWN, *(self.train_split or ()), *(self.val_split or ())}
-        words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", name)
-        stem = re.split(r"[-_.]\d", Path(name).name)[0]
-        return next((word for word in (stem, *reversed(words)) if word in named), "")
 
     # What a sample says
 
@@ -282,4 +273,4 @@ class WebDataset(Own):
                     continue
                 place = None if picture is None else place_of(name, *picture[1:])
                 record = record_of(entry, place)
-                yield record._replace(split=record.split or self._split(name))
+                yield record._replace(split=record.split or self.named_split(name))
