@@ -18,6 +18,7 @@ import torch
 
 from mmnet.assembly import assemble
 from mmnet.compose import load, make
+from mmnet.config import Run
 from mmnet.data.loader import Reading, eval_batches
 from mmnet.errors import UserError
 from tests.official import draw
@@ -82,31 +83,22 @@ def rows(place: Path, name: str) -> Path:
     return place / "data" / name
 
 
-def reading(name: str, place: Path) -> Reading:
-    """As a run of the undamaged data has it."""
-    (place / "run").mkdir()
-    return assemble(
-        load(f"dataset={name}", *WORDS, f"paths.data='{place}/data'"), place / "run"
-    ).reading
-
-
-def read_all(name: str, folder: Path, reading: Reading) -> tuple[int, dict[str, str]]:
+def read_all(folder: Path, run: Run, reading: Reading) -> tuple[int, dict[str, str]]:
     """How many samples are decoded, and the reasons of those that are not, of both splits."""
-    found = make(load(f"dataset={name}", *WORDS).dataset, data=folder)
-    whole, bad = 0, dict[str, str]()
+    found = make(run.dataset, data=folder)
+    size, whole, bad = 0, 0, dict[str, str]()
     for side in ("train", "val"):
-        if len(found.rows(side)):
-            split = found.split(side, ("group",))
-            for batch in eval_batches(
-                split, reading, batch_size=4, num_workers=0, device=torch.device("cpu")
-            ):
-                whole += len(batch.indices)
-                bad |= dict(batch.bad)
-                assert batch.batch is None or batch.batch.size == len(batch.indices)
-            assert len(split) > 0
-    assert whole + len(bad) == sum(
-        len(found.split(s, ("group",))) for s in ("train", "val") if len(found.rows(s))
-    )
+        if len(found.rows(side)) == 0:
+            continue
+        split = found.split(side, ("group",))
+        size += len(split)
+        for batch in eval_batches(
+            split, reading, batch_size=4, num_workers=0, device=torch.device("cpu")
+        ):
+            whole += len(batch.indices)
+            bad |= dict(batch.bad)
+            assert batch.batch is None or batch.batch.size == len(batch.indices)
+    assert whole + len(bad) == size
     return whole, bad
 
 
@@ -138,11 +130,13 @@ def mutated(whole: bytes, rng: random.Random) -> bytes:
     return bytes(content)
 
 
-def run(name: str, path: Path, place: Path, count: int, seed: int) -> None:
-    whole, how = path.read_bytes(), reading(name, place)
-    shutil.rmtree(place / "run")
-    before = {one for one in place.iterdir()}
-    good = read_all(name, path.parent, how)[0]
+def survive(name: str, path: Path, place: Path, count: int, seed: int) -> None:
+    run = load(f"dataset={name}", *WORDS, f"paths.data='{path.parent}'")
+    (place / "run").mkdir()
+    how = assemble(run, place / "run").reading  # as a run of the undamaged data has it
+    whole = path.read_bytes()
+    before = set(place.iterdir())
+    good = read_all(path.parent, run, how)[0]
     assert good >= 8
     rng, reasons, refused = random.Random(seed), set[str](), 0
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -152,7 +146,7 @@ def run(name: str, path: Path, place: Path, count: int, seed: int) -> None:
             index.unlink()
         began = time.monotonic()
         try:
-            decoded, bad = read_all(name, path.parent, how)
+            decoded, bad = read_all(path.parent, run, how)
             reasons |= set(bad.values())
             assert decoded + len(bad) <= 2 * good
         except UserError as error:
@@ -163,7 +157,7 @@ def run(name: str, path: Path, place: Path, count: int, seed: int) -> None:
             shutil.rmtree(place / "cache")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     assert grown < MEGABYTES
-    assert {one for one in place.iterdir()} <= {*before, place / "cache"}, "written or run"
+    assert set(place.iterdir()) <= {*before, place / "cache"}, "written or run"
     assert not (place / "marker").exists() and not (place.parent / "outside.txt").exists()
     assert refused and all(len(reason) < 100 for reason in reasons)
 
@@ -173,7 +167,7 @@ CASES = [("webdataset", "s.tar", 40), ("table", "t.csv", 25), ("table", "t.jsonl
 
 def hostile(name: str, file: str, count: int, seed: int, place: Path) -> None:
     path = shard(place) if file.endswith("tar") else rows(place, file)
-    run(name, path, place, count, seed)
+    survive(name, path, place, count, seed)
 
 
 @pytest.mark.parametrize(("name", "file", "share"), CASES)
