@@ -226,7 +226,7 @@ class Tabular(Own):
                 break
         folders = [f"{own}/{folder}".removeprefix("./").rstrip("/") or "." for folder in FOLDERS]
         return max(
-            folders, key=lambda base: sum((self.folder / base / name).is_file() for name in names)
+            folders, key=lambda base: sum(_is_file(self.folder / base / name) for name in names)
         )
 
     def _place(self, cell: Any, base: str, where: str) -> str | None:
@@ -271,6 +271,13 @@ def _numbered(path: Path, column: str) -> Iterator[tuple[int, int, int, int | No
     """Row, offset, size and checksum of each picture of a table."""
     for key, (member, *_) in pictures_of(path, column).samples():
         yield int(key), *member[1:]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _scalar(cell: Any) -> Any:
