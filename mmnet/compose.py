@@ -137,11 +137,22 @@ def settle(
     known = [key for key, _ in leaves(config)]
     values = resolve(OmegaConf.create(config), beyond, found, known)
     checked = check(values)
-    found += leaks(values) + checked.problems
+    found = [*unexplained(found, checked.problems), *leaks(values), *checked.problems]
     told += [tell(problem, config, values, origin) for problem in found]
     if checked.run is None or told:
         raise ConfigError(list(dict.fromkeys(told)))
     return Composed(checked.run, config)
+
+
+def unexplained(lost: list[Problem], problems: Sequence[Problem]) -> list[Problem]:
+    """Without settings of a head that are missing since the dataset is of no use to it."""
+    unfit = any({"head._target_", "dataset._target_"} == set(one.keys) for one in problems)
+    told = "there is no 'dataset."
+    return [
+        one
+        for one in lost
+        if not (unfit and one.keys[0].startswith("head.") and one.text.startswith(told))
+    ]
 
 
 def resumed(
