@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mmnet.data.augment import Augment
-from mmnet.data.published import RecordSplit
+from mmnet.data.record_split import RecordSplit
 from mmnet.dataset.coco import Coco
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample, Dataset, Split

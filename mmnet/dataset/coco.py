@@ -17,7 +17,8 @@ from mmnet.bounds import PositiveInt
 from mmnet.data.coco_files import Captions, Contents, contents_of, names_of, texts_of
 from mmnet.data.files import read_json
 from mmnet.data.karpathy import Photo, read_karpathy
-from mmnet.data.published import Pictures, RecordSplit, Splits
+from mmnet.data.published import Pictures, Splits
+from mmnet.data.record_split import RecordSplit
 from mmnet.data.records import Found, Record
 from mmnet.errors import UserError
 from mmnet.interfaces import Names
