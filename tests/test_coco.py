@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -61,7 +60,7 @@ def reference_labels(root: Path, split: str, edition: str = "2017") -> dict[str,
     return labels
 
 
-def pixels(picture: torch.Tensor) -> Any:
+def pixels(picture: Any) -> Any:
     """int [H, W, 3]"""
     return picture.permute(1, 2, 0).numpy().astype(int)
 
