@@ -27,6 +27,7 @@ from tests import (  # noqa: F401 (they register their cases)
 )
 from tests.command import Ended, run
 from tests.jobs import fingerprint, metrics, run_job
+from tests.official import official
 from tests.settings import (
     CASES,
     THREE_STEPS,
@@ -581,6 +582,39 @@ def _(bench: Bench) -> None:
     words = ("dataset.augment.random_crop=1", "dataset.augment.random_flip=1")
     plain, drawn = whole_and_drawn(bench, *words)
     assert torch.equal(plain.flip(-1), drawn)
+
+
+GENOME = ("dataset=visual_genome", *official("visual_genome").WORDS, "dataset.image_size=32")
+
+
+def genome(bench: Bench) -> tuple[Path, Words]:
+    """A small Visual Genome with COCO's val beside it, and the words of a run on it."""
+    root = settings_datasets.folder_of("visual_genome", bench.data)
+    return root, (*GENOME, f"paths.data='{root}'")
+
+
+@case("dataset.visual_genome.what")
+def _(bench: Bench) -> None:
+    said = bench.refusal(*genome(bench)[1], "dataset.what=regions")
+    assert "what=regions offers group and match, and a head wants label" in said
+
+
+@case("dataset.visual_genome.coco_root")
+def _(bench: Bench) -> None:
+    root, words = genome(bench)
+    shared = "images that COCO evaluates with"
+    assert shared not in bench.job(*words).train.notes
+    assert bench.job(*words, f"dataset.coco_root='{root}'").train.notes[shared] == 10
+    assert "lacks annotations/" in bench.refusal(*words, f"dataset.coco_root='{root}/VG_100K'")
+
+
+@case("dataset.visual_genome.leave_out_coco")
+def _(bench: Bench) -> None:
+    root, words = genome(bench)
+    leaving = bench.job(*words, f"dataset.coco_root='{root}'", "dataset.leave_out_coco=true")
+    plain = bench.job(*words)
+    assert len(leaving.train) < len(plain.train) and len(leaving.val) == len(plain.val)
+    assert "dataset.coco_root=" in bench.refusal(*words, "dataset.leave_out_coco=true")
 
 
 def damaged(bench: Bench) -> Words:

@@ -7,7 +7,12 @@ from typing import NamedTuple
 import msgspec
 
 from mmnet.data.files import is_bare, read_json
+from mmnet.data.karpathy import read_karpathy
 from mmnet.errors import UserError
+
+
+# Where Karpathy's file may lie.
+KARPATHY = ("dataset_coco.json", "annotations/dataset_coco.json", "karpathy/dataset_coco.json")
 
 
 # What is read of the files, by their own names. gc=False: millions of them, none in a cycle.
@@ -46,6 +51,10 @@ class Instances(msgspec.Struct):
     categories: list[Category]
 
 
+class Listed(msgspec.Struct):
+    images: list[Photo]
+
+
 class Contents(NamedTuple):
     """What a file of instances says of each image."""
 
@@ -80,6 +89,31 @@ def contents_of(path: Path) -> Contents:
             largest[instance.image_id] = instance
     labels = {image: of_category[instance.category_id] for image, instance in largest.items()}
     return Contents(path, classes, instances.images, labels, dict(held))
+
+
+def evaluation_files(root: Path) -> list[Path]:
+    """Those that say which images COCO's networks are evaluated with: of val of 2017, or else of
+    2014, and Karpathy's. Raises UserError where `root` has none."""
+    listed = [
+        f"{kind}_val{year}.json" for year in (2017, 2014) for kind in ("captions", "instances")
+    ]
+    files = [path for name in listed if (path := root / "annotations" / name).exists()]
+    divided = [path for name in KARPATHY if (path := root / name).exists()]
+    if not (files or divided):
+        raise UserError(f"{root} lacks annotations/{listed[0]}, or another list of COCO's val")
+    return files[:1] + divided[:1]
+
+
+def evaluation_images(root: Path) -> set[int]:
+    """Ids of the images that COCO's networks are evaluated with. Raises UserError."""
+    found: set[int] = set()
+    for path in evaluation_files(root):
+        if path.name in KARPATHY:
+            held = (photo for photo in read_karpathy(path) if photo.split in ("val", "test"))
+            found |= {photo.cocoid for photo in held if photo.cocoid is not None}
+        else:
+            found |= {photo.id for photo in read_json(path, Listed).images}
+    return found
 
 
 def texts_of(captions: Captions) -> dict[int, tuple[str, ...]]:

@@ -153,6 +153,27 @@ def read_json(path: Path, kind: type[T]) -> T:
         raise UserError(f"{path}: {error}") from error
 
 
+def read_json_array(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """(number from 0, content) of each element of a file that is one array, see `read_json`.
+
+    Elements are made one by one of the mapped file, so that one of a gigabyte takes little
+    memory. Raises UserError naming the file and the element.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            # Not closed by hand: elements look into it.
+            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        for number, element in enumerate(msgspec.json.decode(text, type=list[msgspec.Raw])):
+            try:
+                content = _decoded(memoryview(element), kind)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise UserError(f"{path}, element {number}: {error}") from error
+            yield number, content
+    except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 def read_json_lines(path: Path, kind: type[T]) -> list[tuple[int, T]]:
     """(number, content) of each line that is not blank, see `read_json`.
 
@@ -230,7 +251,7 @@ def _decoded(text: Any, kind: type[T]) -> T:
         if not any(word in str(error) for word in ("surrogate", "truncated")):
             raise
         try:
-            loose = json.loads(text[:])
+            loose = json.loads(bytes(text))
         except ValueError:
             raise error from None
         return msgspec.convert(loose, type=kind)

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from mmnet.bounds import PositiveInt
 from mmnet.data.conceptual import LABELLED, OF_TRAIN, TRAIN, Row, folders, pictured, the_file
+from mmnet.data.frequent import most_frequent
 from mmnet.data.published import Drawn, Pictures
 from mmnet.data.records import Found, Record
-from mmnet.errors import UserError
 from mmnet.interfaces import Names
 
 
@@ -44,16 +44,9 @@ class Cc3mLabels(Drawn, Pictures):
 
     def records(self, found: Found) -> Iterator[Record]:
         counts: Counter[str] = Counter()
-        any_row = False
         for _, row, _ in self._rows(Found.nothing()):
-            any_row = True
             counts.update(row.labels or ())
-        names = sorted(counts, key=lambda name: (-counts[name], name))[: self.num_classes]
-        if any_row and len(names) < self.num_classes:
-            raise UserError(
-                f"dataset.num_classes={self.num_classes}, but the pictures at hand in "
-                f"{self.folder} have {len(names)} labels in all"
-            )
+        names = most_frequent(counts, self.num_classes, f"labels of the pictures in {self.folder}")
         found.names.append(Names(labels=names))
         number = {name: place for place, name in enumerate(names)}
         for key, row, place in self._rows(found):

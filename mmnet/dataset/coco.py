@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from mmnet.bounds import PositiveInt
-from mmnet.data.coco_files import Captions, Contents, contents_of, names_of, texts_of
+from mmnet.data.coco_files import KARPATHY, Captions, Contents, contents_of, names_of, texts_of
 from mmnet.data.files import read_json
 from mmnet.data.karpathy import Photo, read_karpathy
 from mmnet.data.published import Pictures, Splits
@@ -26,7 +26,6 @@ from mmnet.interfaces import Names
 
 EDITIONS = (2017, 2014)
 SPLITS = ("train", "val")
-KARPATHY = ("dataset_coco.json", "annotations/dataset_coco.json", "karpathy/dataset_coco.json")
 OF_INSTANCES = ("label", "labels", "value")  # targets
 NAME_2014, NAME_2017 = re.compile(r"COCO_\w+2014_(\d{12}\.jpg)"), re.compile(r"\d{12}\.jpg")
 
