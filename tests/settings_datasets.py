@@ -15,7 +15,7 @@ import pytest
 from mmnet.compose import load, make
 from mmnet.errors import UserError
 from tests.jobs import fingerprint
-from tests.official import NAMES, official
+from tests.official import NAMES, official, targets
 from tests.settings import Bench, case
 
 
@@ -73,10 +73,10 @@ def built(name: str, data: Path, *words: str) -> Any:
     return make(run.dataset, data=folder_of(name, data))
 
 
-def digest(dataset: Any) -> str:
+def digest(name: str, dataset: Any) -> str:
     seen: list[Any] = [dataset.on_bad_sample, dataset.max_bad_fraction, list(dataset.names)]
     for side in ("train", "val"):
-        split = dataset.split(side, tuple(dataset.offers))
+        split = dataset.split(side, targets(name, dataset.offers))
         some = range(0, len(split), max(1, len(split) // LOOKED_AT))
         seen.append([split.key(index) for index in range(len(split))])
         for index in some:
@@ -87,12 +87,12 @@ def digest(dataset: Any) -> str:
 
 @cache
 def usual(name: str, data: Path) -> str:
-    return digest(built(name, data))
+    return digest(name, built(name, data))
 
 
 def matters(name: str, word: str, bench: Bench) -> None:
-    assert digest(built(name, bench.data)) == usual(name, bench.data)
-    assert digest(built(name, bench.data, word)) != usual(name, bench.data)
+    assert digest(name, built(name, bench.data)) == usual(name, bench.data)
+    assert digest(name, built(name, bench.data, word)) != usual(name, bench.data)
 
 
 def refused(name: str, key: str, value: str, bench: Bench) -> None:

@@ -74,6 +74,8 @@ def find_root(
             elif accept(folder):
                 found[folder.resolve()] = folder
                 folders.clear()  # hundreds of thousands of files, and no dataset among them
+            else:
+                nearly.append(f"{folder} has the names, but is none by what is in it")
         if len(folder.relative_to(data).parts) >= DEPTH:
             folders.clear()
     if len(found) == 1:
@@ -125,6 +127,11 @@ def inside(place: str) -> bool:
     return bool(place) and parts[0] != "" and ".." not in parts and ":" not in parts[0]
 
 
+def is_bare(name: str) -> bool:
+    """Whether a name that stands in a file is that of a file or folder, without a path."""
+    return not set(name) & set("/\\:\0") and name not in ("", ".", "..")
+
+
 def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
     """SHA-256 of what a split says it holds, row by row."""
     digest = hashlib.sha256()
@@ -142,6 +149,27 @@ def read_json(path: Path, kind: type[T]) -> T:
         # Mapped, not read: a file may have 450 MB of which a tenth is asked for.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             return _decoded(text, kind)
+    except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_json_array(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """(number from 0, content) of each element of a file that is one array, see `read_json`.
+
+    Elements are made one by one of the mapped file, so that one of a gigabyte takes little
+    memory. Raises UserError naming the file and the element.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            # Not closed by hand: elements look into it.
+            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        for number, element in enumerate(msgspec.json.decode(text, type=list[msgspec.Raw])):
+            try:
+                content = _decoded(memoryview(element), kind)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise UserError(f"{path}, element {number}: {error}") from error
+            yield number, content
     except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -223,7 +251,7 @@ def _decoded(text: Any, kind: type[T]) -> T:
         if not any(word in str(error) for word in ("surrogate", "truncated")):
             raise
         try:
-            loose = json.loads(text[:])
+            loose = json.loads(bytes(text))
         except ValueError:
             raise error from None
         return msgspec.convert(loose, type=kind)

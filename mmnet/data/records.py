@@ -193,11 +193,10 @@ def _write(part: Path, path: Path, read: Callable[[Found], Iterable[Record]]) ->
         for rows in _batches(read(found), path.stem.rpartition("-")[0]):
             for row in rows:
                 digest.update(ascii(tuple(row)).encode())  # a caption may hold half a surrogate
-            columns = zip(*(map(_storable, row) for row in rows), strict=True)
             hashes = [hashed(row.group or row.key) for row in rows]
             arrays = [
-                pa.array(list(column), field.type)
-                for column, field in zip((*columns, hashes), SCHEMA, strict=True)
+                _array(column, field.type)
+                for column, field in zip((*zip(*rows, strict=True), hashes), SCHEMA, strict=True)
             ]
             writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
     names = found.names[-1] if found.names else Names()
@@ -225,6 +224,13 @@ def _batches(records: Iterable[Record], name: str) -> Iterator[list[Record]]:
             rows = []
     if rows:
         yield rows
+
+
+def _array(column: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(column, kind)
+    except UnicodeEncodeError:  # so rare that it is not looked for
+        return pa.array([_storable(value) for value in column], kind)
 
 
 def _storable(value: Any) -> Any:

@@ -3,6 +3,8 @@ are some, pictures drawn. One module a dataset, each with
 
     make(folder, data)   writes one that can be trained on; `data` is the sample data
     WORDS                what a run of it needs beside dataset=<name>
+    CHANGES              other values of its own settings, by key, that change what is read
+    TARGETS              what it offers as it is made, where that is not all that it ever does
 """
 
 import importlib
@@ -22,6 +24,12 @@ NAMES = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml") if path.s
 def official(name: str) -> ModuleType:
     """The module of a dataset."""
     return importlib.import_module(f"tests.official.{name}")
+
+
+def targets(name: str, offers: tuple[str, ...]) -> tuple[str, ...]:
+    """All that can be learnt of a made dataset."""
+    found: tuple[str, ...] = getattr(official(name), "TARGETS", offers)
+    return found
 
 
 def draw(path: Path, seed: int = 0, size: tuple[int, int] = (48, 40), mode: str = "RGB") -> None:
