@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import Tensor
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
@@ -29,6 +30,9 @@ from mmnet.data.text import clean_caption, gist
 from mmnet.errors import UserError, nearest
 from mmnet.interfaces import BadSample, Sample
 
+
+# Fields of a record that say what a target is; those of the others say nothing of none.
+HOLDING = {"label": ("label",), "labels": ("present", "absent"), "value": ("value",)}
 
 HalfOpen = Annotated[float, Range(0, 1, open=True, says="a number in (0, 1)")]
 
@@ -103,7 +107,18 @@ class Published:
                 f"dataset={self.title}: of the {len(self.table):,} samples of {self.folder} none "
                 f"is for {name}{self.remedy}{f' ({notes})' if notes else ''}"
             )
+        for target, columns in HOLDING.items():
+            if target in targets and not any(self.some(column, rows) for column in columns):
+                raise UserError(
+                    f"dataset={self.title}: no sample of {self.folder} that is for {name} has a "
+                    f"{target}, so that a head cannot learn or be measured by it there"
+                )
         return RecordSplit(self, name, rows, targets)
+
+    def some(self, column: str, rows: npt.NDArray[np.int64]) -> bool:
+        """Whether any of the records has something in a field that may be empty."""
+        there = pc.is_valid(self.table.column(column)).to_numpy()
+        return bool(there[rows].any())
 
     def rows(self, name: str) -> npt.NDArray[np.int64]:
         """The numbers of the records of a split. Raises UserError for a name that is not known."""
@@ -173,6 +188,18 @@ class Drawn(Published):
 
 
 @dataclass
+class SplitsIfAny(Splits, Drawn):
+    """Published with its splits in some editions: without them in the others, where they are
+    drawn."""
+
+    remedy: ClassVar[str] = ""
+
+    def rows(self, name: str) -> npt.NDArray[np.int64]:
+        published = pc.any(pc.not_equal(self.table.column("split"), "")).as_py()
+        return Splits.rows(self, name) if published else Drawn.rows(self, name)
+
+
+@dataclass
 class Pictures(Published):
     """Published with pictures.
 
@@ -198,6 +225,8 @@ class Pictures(Published):
         picture = read_image(source, key, at_least)
         if record.box is not None:
             picture = cut(picture, record.box, key)
+        if record.turn:
+            picture = torch.rot90(picture, record.turn, (1, 2))
         if rng is None:
             return whole(picture, self.image_size)
         return augmented(picture, self.image_size, self.augment, rng)
