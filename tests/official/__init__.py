@@ -24,11 +24,17 @@ def official(name: str) -> ModuleType:
     return importlib.import_module(f"tests.official.{name}")
 
 
-def draw(path: Path, seed: int = 0, size: tuple[int, int] = (48, 40), mode: str = "RGB") -> None:
-    """A picture of some file's own format, told from others by its colours."""
+def draw(
+    path: Path,
+    seed: int = 0,
+    size: tuple[int, int] = (48, 40),
+    mode: str = "RGB",
+    kind: str | None = None,
+) -> None:
+    """A picture told from others by its colours, in the format of its suffix, or in another."""
     path.parent.mkdir(parents=True, exist_ok=True)
     colour = (37 * seed % 256, 91 * seed % 256, 151 * seed % 256)
     image = Image.new("RGB", size, colour)
     pen = ImageDraw.Draw(image)
     pen.ellipse((size[0] // 4, size[1] // 4, size[0] // 2, size[1] // 2), fill="white")
-    image.convert(mode).save(path, quality=90)
+    image.convert(mode).save(path, kind, quality=90)
