@@ -76,7 +76,7 @@ def built(name: str, data: Path, *words: str) -> Any:
 def digest(dataset: Any) -> str:
     seen: list[Any] = [dataset.on_bad_sample, dataset.max_bad_fraction, list(dataset.names)]
     for side in ("train", "val"):
-        split = dataset.split(side, tuple(dataset.offers))
+        split = dataset.split(side, dataset.learnable(side))
         some = range(0, len(split), max(1, len(split) // LOOKED_AT))
         seen.append([split.key(index) for index in range(len(split))])
         for index in some:

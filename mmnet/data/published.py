@@ -31,7 +31,7 @@ from mmnet.errors import UserError, nearest
 from mmnet.interfaces import BadSample, Sample
 
 
-# Fields of a record that say what a target is; those of the others say nothing of none.
+# Fields of a record that say what a target is; the others are there of every sample.
 HOLDING = {"label": ("label",), "labels": ("present", "absent"), "value": ("value",)}
 
 HalfOpen = Annotated[float, Range(0, 1, open=True, says="a number in (0, 1)")]
@@ -107,18 +107,30 @@ class Published:
                 f"dataset={self.title}: of the {len(self.table):,} samples of {self.folder} none "
                 f"is for {name}{self.remedy}{f' ({notes})' if notes else ''}"
             )
-        for target, columns in HOLDING.items():
-            if target in targets and not any(self.some(column, rows) for column in columns):
+        left_out = dict(self.table.notes)
+        for target in targets:
+            there = self._told(target)[rows]
+            if not there.any():
                 raise UserError(
                     f"dataset={self.title}: no sample of {self.folder} that is for {name} has a "
-                    f"{target}, so that a head cannot learn or be measured by it there"
+                    f"{target}, so that a head can neither learn it there nor be measured by it"
                 )
-        return RecordSplit(self, name, rows, targets)
+            if not there.all():
+                left_out[f"{name}: samples without a {target}"] = int((~there).sum())
+                rows = rows[there]
+        return RecordSplit(self, name, rows, targets, left_out)
 
-    def some(self, column: str, rows: npt.NDArray[np.int64]) -> bool:
-        """Whether any of the records has something in a field that may be empty."""
-        there = pc.is_valid(self.table.column(column)).to_numpy()
-        return bool(there[rows].any())
+    def learnable(self, name: str) -> tuple[str, ...]:
+        """Those of `offers` that a split has: its settings and its publisher may say less."""
+        rows = self.rows(name)
+        return tuple(target for target in self.offers if self._told(target)[rows].any())
+
+    def _told(self, target: str) -> npt.NDArray[np.bool_]:
+        """Of which records something is said of a target."""
+        held = [
+            pc.is_valid(self.table.column(column)).to_numpy() for column in HOLDING.get(target, ())
+        ]
+        return np.logical_or.reduce(held) if held else np.ones(len(self.table), bool)
 
     def rows(self, name: str) -> npt.NDArray[np.int64]:
         """The numbers of the records of a split. Raises UserError for a name that is not known."""
@@ -263,6 +275,7 @@ class RecordSplit:
         name: str,
         rows: npt.NDArray[np.int64],
         targets: tuple[str, ...],
+        notes: dict[str, int],
     ) -> None:
         self._dataset, self._table, self._targets = dataset, dataset.table, targets
         self._num_labels = len(dataset.names.labels)
@@ -279,7 +292,7 @@ class RecordSplit:
         told = hashlib.sha256(f"{self._table.digest} {targets}".encode())
         told.update(self._rows.tobytes())
         self.digest = told.hexdigest()
-        self.notes = self._table.notes
+        self.notes = notes
 
     def __len__(self) -> int:
         return len(self._rows)
