@@ -32,7 +32,7 @@ def told(text: str, section: Section) -> str | None:
     if section == "all":
         return text.strip() or None
     found = sections(text)
-    wanted = ("findings", "impression") if section == "both" else (section,)
+    wanted: tuple[str, ...] = ("findings", "impression") if section == "both" else (section,)
     if not {"findings", "impression"} & found.keys():
         wanted = ("last paragraph",) if "last paragraph" in found else ("comparison",)
     return "\n".join(found[name] for name in wanted if found.get(name)) or None
