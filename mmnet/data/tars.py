@@ -63,7 +63,8 @@ def _members(file: BinaryIO, path: Path, start: int, end: int) -> Iterator[Membe
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None and member.offset < end:
-                tar.members.clear()  # a million of them are a gigabyte
+                # A million of them are a gigabyte; typeshed does not know them.
+                tar.members.clear()  # type: ignore[attr-defined]
                 last = member.offset
                 stop = member.offset_data + member.size
                 if member.isreg() and stop > end:

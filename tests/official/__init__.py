@@ -3,6 +3,7 @@ are some, pictures drawn. One module a dataset, each with
 
     make(folder, data)   writes one that can be trained on; `data` is the sample data
     WORDS                what a run of it needs beside dataset=<name>
+    make_drawn(...)      the same of an edition without splits, where others have some
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""ImageNet-21K: folders and tars of synsets side by side, in an order of classes of its own."""
+"""ImageNet-21K: MIIL's two folders, and folders and tars of synsets side by side."""
 
 import io
 import tarfile
@@ -13,17 +13,31 @@ WORDS = (
     "dataset.classes=order.txt",
     "dataset.num_classes=3",
     "dataset.val_fraction=0.3",
+    "dataset.augment.random_crop=0.5",
 )
 CHANGES = {"caption": "name", "classes": "other.txt"}
 
 
 def make(folder: Path, data: Path) -> None:
-    (folder / "order.txt").write_text("\n".join(CLASSES) + "\n")
-    (folder / "other.txt").write_text("\n".join(reversed(CLASSES)))
+    orders(folder)
+    for split, count in (("train", 8), ("val", 4)):
+        for number, wnid in enumerate(CLASSES):
+            for picture in range(count):
+                path = folder / f"imagenet21k_{split}/{wnid}/{wnid}_{picture}{split}.JPEG"
+                draw(path, 16 * number + picture)
+
+
+def make_drawn(folder: Path, data: Path) -> None:
+    orders(folder)
     for number, wnid in enumerate((*CLASSES, "n04004475")):
         for picture in range(12):
             draw(folder / wnid / f"{wnid}_{picture}.JPEG", 16 * number + picture)
     pack(folder / CLASSES[1])
+
+
+def orders(folder: Path) -> None:
+    (folder / "order.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "other.txt").write_text("\n".join(reversed(CLASSES)))
 
 
 def pack(folder: Path) -> None:

@@ -67,3 +67,10 @@ def make(folder: Path, data: Path) -> None:
     for name, rows in tables.items():
         with gzip.open(folder / f"mimic-cxr-2.0.0-{name}.csv.gz", "wt") as file:
             file.write("\n".join(rows) + "\n")
+
+
+def make_drawn(folder: Path, data: Path) -> None:
+    """Of the DICOM edition the reports, without the splits, which the other brings."""
+    make(folder, data)
+    for name in ("metadata", "split"):
+        (folder / f"mimic-cxr-2.0.0-{name}.csv.gz").unlink()

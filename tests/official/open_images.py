@@ -7,11 +7,16 @@ from pathlib import Path
 from tests.official import draw
 
 
-WORDS = ("head=multilabel", "model=image_only", "dataset.num_classes=4")
+WORDS = (
+    "head=multilabel",
+    "model=image_only",
+    "dataset.num_classes=4",
+    "dataset.labels_by=both",
+)
 CHANGES = {
     "what": "boxes",
     "classes": "all",
-    "labels_by": "both",
+    "labels_by": "human",
     "confidence": "0.9",
 }
 MIDS = ("/m/0", "/m/1", "/m/02wvth", "/m/3")
