@@ -8,7 +8,7 @@ from tests.official import draw
 
 
 WORDS = ("model=image_only", "dataset.augment.random_crop=0.5")
-CHANGES = {"caption": "name"}
+CHANGES = {"augment.random_flip": "0", "caption": "name"}
 SYNSETS = ("n01440764", "n02012849", "n03126707", "n15075141")
 DEFECTS = {0: ("PNG", "RGB"), 1: ("JPEG", "CMYK"), 2: ("JPEG", "L")}  # as ImageNet has them
 

@@ -15,7 +15,7 @@ WORDS = (
     "dataset.val_fraction=0.3",
     "dataset.augment.random_crop=0.5",
 )
-CHANGES = {"caption": "name", "classes": "other.txt"}
+CHANGES = {"augment.random_flip": "0", "caption": "name", "classes": "other.txt"}
 
 
 def make(folder: Path, data: Path) -> None:

@@ -8,7 +8,7 @@ from mmnet.dataset.mimic_cxr import FINDINGS
 from tests.official import draw
 
 
-WORDS = ("head=multilabel", "dataset.unmentioned=negative")
+WORDS = ("head=multilabel", "dataset.unmentioned=negative", "dataset.val_fraction=0.3")
 CHANGES = {
     "section": "impression",
     "views": "[PA]",
