@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # costs a second to import, and only evaluation needs it
 # workers by hiding tokens of the text; everything else comes from the dataset.
 TARGETS: dict[str, torch.dtype] = {
     "label": torch.int64,  # [B] class
-    "labels": torch.float32,  # [B, C] 1 for each label that holds, else 0
+    "labels": torch.float32,  # [B, C] 1 for each label that holds, 0 if not, NaN: nobody knows
     "value": torch.float32,  # [B] a quantity
     "group": torch.int64,  # [B] samples of one group show the same: their texts fit its images
     "match": torch.int64,  # [B] 1 where the text belongs to the image, else 0
@@ -52,7 +52,7 @@ class Sample(TypedDict, total=False):
     image: Image.Image | Tensor  # RGB, or uint8 [3, H, W]
     text: str  # cleaned, never empty
     label: int
-    labels: Sequence[float]  # multi-hot
+    labels: Sequence[float]  # 1, 0 or NaN a label, see TARGETS
     value: float
     group: int
     match: int

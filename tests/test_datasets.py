@@ -10,7 +10,7 @@ from mmnet.compose import load, make
 from mmnet.errors import ConfigError, UserError
 from mmnet.session import run_training
 from tests.jobs import fingerprint
-from tests.official import NAMES, official, targets
+from tests.official import NAMES, official
 
 
 SMALL = (
@@ -100,7 +100,7 @@ def test_evaluation_sees_the_same_and_training_something_else_each_time(
     name: str, made: Any
 ) -> None:
     found = dataset(name, made(name))
-    split = found.split("train", targets(name, found.offers))
+    split = found.split("train", found.learnable("train"))
     modalities = ("image", "text")
     for index in range(0, len(split), max(1, len(split) // 5)):
         once, again = (split.sample(index, modalities, None) for _ in range(2))

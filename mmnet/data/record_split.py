@@ -32,6 +32,7 @@ class RecordSplit:
         name: str,
         rows: npt.NDArray[np.int64],
         targets: tuple[str, ...],
+        notes: dict[str, int],
     ) -> None:
         self._dataset, self._table, self._targets = dataset, dataset.table, targets
         self._num_labels = len(dataset.names.labels)
@@ -48,7 +49,7 @@ class RecordSplit:
         told = hashlib.sha256(f"{self._table.digest} {targets}".encode())
         told.update(self._rows.tobytes())
         self.digest = told.hexdigest()
-        self.notes = self._table.notes
+        self.notes = notes
 
     def __len__(self) -> int:
         return len(self._rows)

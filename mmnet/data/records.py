@@ -25,7 +25,7 @@ from mmnet.data.held_out import hashed
 from mmnet.interfaces import Names
 
 
-VERSION = 1  # of the cache; to be raised when a reader reads the same files otherwise
+VERSION = 2  # of the cache; to be raised when a reader reads the same files otherwise
 BATCH = 10_000  # records written at once
 
 
@@ -42,6 +42,7 @@ class Record(NamedTuple):
     absent: tuple[int, ...] | None = None  # labels that are known not to hold
     value: float | None = None
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom in [0, 1]
+    turn: int = 0  # quarter turns, counter-clockwise, that put it upright once the box is cut out
 
 
 SCHEMA = pa.schema(
@@ -56,6 +57,7 @@ SCHEMA = pa.schema(
         ("absent", pa.list_(pa.int32())),
         ("value", pa.float64()),
         ("box", pa.list_(pa.float32(), 4)),
+        ("turn", pa.int8()),
         ("hash", pa.uint64()),  # of the group
     ]
 )

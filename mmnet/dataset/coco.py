@@ -106,7 +106,7 @@ class Coco(Splits, Pictures):
                 f"dataset=coco: no photo of {name} in {self.folder} has an instance, so that there "
                 f"is no {asked[0]} to be learnt"
             )
-        return RecordSplit(self, name, rows, targets)
+        return RecordSplit(self, name, rows, targets, dict(self.table.notes))
 
     def rows(self, name: str) -> npt.NDArray[np.int64]:
         asked = {"train": self.train_split, "val": self.val_split}.get(name, [name])

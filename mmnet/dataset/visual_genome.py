@@ -137,7 +137,7 @@ class VisualGenome(Drawn, Pictures):
             found.names.append(Names(classes=list(number)))
         elif self.what == "objects":
             found.names.append(Names(labels=list(number), unit="objects"))
-        for id, told in self._told():
+        for id, told in self._described():
             picture = known.get(id)
             if picture is None:
                 found.notes["images that image_data.json does not list"] += 1
@@ -151,13 +151,13 @@ class VisualGenome(Drawn, Pictures):
                     group=str(id),
                 )
 
-    def _told(self) -> Iterator[tuple[int, OfImage]]:
+    def _described(self) -> Iterator[tuple[int, OfImage]]:
         return by_image(self.folder / FILES[self.what], KINDS[self.what])
 
     def _vocabulary(self) -> list[str]:
         """The answers, or the names of objects, that are told apart."""
         counts: Counter[str] = Counter()
-        for _, told in self._told():
+        for _, told in self._described():
             if isinstance(told, Questions):
                 counts.update(gist(one.answer) for one in told.qas)
             elif isinstance(told, Things):

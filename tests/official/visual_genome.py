@@ -12,7 +12,6 @@ WORDS = (
     "dataset.num_classes=12",
     "dataset.val_fraction=0.3",
 )
-TARGETS = ("label",)
 CHANGES = {"num_classes": "11"}
 COUNT = 40
 
