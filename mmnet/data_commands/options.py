@@ -50,7 +50,9 @@ class Download:
     out: str | None = None  # the folder; None: the dataset's name below paths.data
     run: bool = False  # do it, rather than say how
     edition: str | None = None  # None: the first
-    mirror: str | None = None  # address below which the same files lie, in place of the official one
+    mirror: str | None = (
+        None  # address below which the same files lie, in place of the official one
+    )
     retries: PositiveInt = 5  # of each file
     timeout: PositiveFloat = 60.0  # seconds without a byte
     img2dataset: str = "img2dataset"  # the program for lists of addresses
