@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -16,6 +16,9 @@ from mmnet.errors import ConfigError, UserError
 from mmnet.redact import shown
 from mmnet.references import TooMuch, measure, resolve
 
+
+if TYPE_CHECKING:  # brings in torch
+    from mmnet.data.published import Published
 
 SECTIONS = ("dataset", "paths")  # that must be right; the others need not be
 
@@ -38,6 +41,18 @@ class Chosen:
             return make(self.part, data=self.data)
         except OSError as error:  # a folder that may not be looked into
             raise UserError(f"dataset: {error}") from error
+
+    def records(self) -> "Published":
+        """The dataset, if it is one of records in files. Raises UserError."""
+        from mmnet.data.published import Published
+
+        found = self.open()
+        if not isinstance(found, Published):
+            raise UserError(
+                f"dataset={self.name} is not read from files record by record, so that there is "
+                f"nothing to do here"
+            )
+        return found
 
 
 def choose(overrides: Sequence[str]) -> Chosen:

@@ -158,4 +158,4 @@ def cli() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print(f"mmnet: stopped; mmnet.data {name} with the same words goes on", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        os._exit(128 + signal.SIGINT)  # at once: whoever works for it leaves with it

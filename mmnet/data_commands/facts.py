@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -36,7 +37,7 @@ class Count(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     number: int
     source: str
-    of: str = "samples"  # samples | pictures | captions | classes
+    of: Literal["samples", "pictures", "captions", "documents", "classes"] = "samples"
     split: str = ""  # "": of all
     edition: str = ""
 
@@ -59,7 +60,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     homepage: str
     licence: str
     citation: str  # BibTeX
-    access: str  # open | account | addresses | none
+    access: Literal["open", "account", "addresses", "none"]  # see data_commands.download
     files: tuple[File, ...] = ()
     counts: tuple[Count, ...] = ()
     addresses: tuple[Addresses, ...] = ()

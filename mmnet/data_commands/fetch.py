@@ -1,6 +1,5 @@
 """One file over HTTP: what is here already is kept, what is cut off goes on, and it is whole."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -13,11 +12,11 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.util import Retry, Timeout
 
 from mmnet import __version__
+from mmnet.data_commands.digest import CHUNK, digest
 from mmnet.data_commands.facts import File
 from mmnet.errors import UserError, first_line
 
 
-CHUNK = 1 << 20
 PASSING = (408, 429, 500, 502, 503, 504)  # answers that another try may mend
 LONGEST = 60.0  # seconds between two tries
 
@@ -83,16 +82,6 @@ def differs(file: File, path: Path) -> str:
         if got != expected:
             return f"its {kind} is {got}, expected {expected}"
     return ""
-
-
-def digest(path: Path, kind: str) -> str:
-    """The checksum of a file, in hexadecimal digits."""
-    found = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as stream, _bar(path.stat().st_size, f"checking {path.name}", 0) as bar:
-        while chunk := stream.read(CHUNK):
-            found.update(chunk)
-            bar.update(len(chunk))
-    return found.hexdigest()
 
 
 def _rest(pool: urllib3.PoolManager, url: str, part: Path, file: File, retry: Retry) -> None:
