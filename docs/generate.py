@@ -17,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from mmnet.bounds import Section
 from mmnet.config import CONF, Run
 from mmnet.resume import SECTIONS, SETTINGS
 from mmnet.signature import find, signature
@@ -158,11 +159,12 @@ def table(options: list[Option], names: list[str], types: dict[str, Any], prefix
 
 
 def type_of(key: str, types: dict[str, Any]) -> Any:
-    """Of a setting, or of one entry of a setting that is a dict."""
+    """Of a setting, or of one entry of a setting that is a section or a dict."""
     if key in types:
         return types[key]
-    _, value = get_args(types[key.rpartition(".")[0]])
-    return value
+    above, _, name = key.rpartition(".")
+    _, value = get_args(types[above])
+    return dict(value.fields)[name] if isinstance(value, Section) else value
 
 
 def row(cells: list[str]) -> str:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import torch
-from PIL import ImageChops, ImageOps
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -538,7 +537,27 @@ def _(bench: Bench) -> None:
 @case("dataset.coco.image_size")
 def _(bench: Bench) -> None:
     job = bench.job(*bench.coco, "dataset.image_size=40")
-    assert job.val.sample(0, ("image",), None)["image"].size == (40, 40)
+    assert job.val.sample(0, ("image",), None)["image"].shape == (3, 40, 40)
+
+
+@case("dataset.coco.splits")
+def _(bench: Bench) -> None:
+    assert "lacks dataset_coco.json" in bench.refusal(*bench.coco, "dataset.splits=karpathy")
+
+
+@case("dataset.coco.edition")
+def _(bench: Bench) -> None:
+    assert "captions_{train,val}2014" in bench.refusal(*bench.coco, "dataset.edition=2014")
+
+
+@case("dataset.coco.train_split")
+def _(bench: Bench) -> None:
+    assert len(bench.job(*bench.coco, "dataset.train_split=[train,val]").train) == 80 + 79
+
+
+@case("dataset.coco.val_split")
+def _(bench: Bench) -> None:
+    assert bench.job(*bench.coco, "dataset.val_split=[train]").val.key(0).startswith("train2017/")
 
 
 def whole_and_drawn(bench: Bench, *words: str) -> tuple[Any, Any]:
@@ -548,19 +567,20 @@ def whole_and_drawn(bench: Bench, *words: str) -> tuple[Any, Any]:
     return plain, split.sample(0, ("image",), random.Random(0))["image"]
 
 
-@case("dataset.coco.crop_scale")
+@case("dataset.coco.augment.random_crop")
 def _(bench: Bench) -> None:
-    still = "dataset.flip_probability=0"
-    plain, drawn = whole_and_drawn(bench, still, "dataset.crop_scale=1")
-    assert ImageChops.difference(plain, drawn).getbbox() is None
-    plain, drawn = whole_and_drawn(bench, still, "dataset.crop_scale=0.1")
-    assert ImageChops.difference(plain, drawn).getbbox() is not None
+    still = "dataset.augment.random_flip=0"
+    plain, drawn = whole_and_drawn(bench, still, "dataset.augment.random_crop=1")
+    assert torch.equal(plain, drawn)
+    plain, drawn = whole_and_drawn(bench, still, "dataset.augment.random_crop=0.1")
+    assert not torch.equal(plain, drawn)
 
 
-@case("dataset.coco.flip_probability")
+@case("dataset.coco.augment.random_flip")
 def _(bench: Bench) -> None:
-    plain, drawn = whole_and_drawn(bench, "dataset.crop_scale=1", "dataset.flip_probability=1")
-    assert ImageChops.difference(ImageOps.mirror(plain), drawn).getbbox() is None
+    words = ("dataset.augment.random_crop=1", "dataset.augment.random_flip=1")
+    plain, drawn = whole_and_drawn(bench, *words)
+    assert torch.equal(plain.flip(-1), drawn)
 
 
 def damaged(bench: Bench) -> Words:

@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from mmnet.data.files import is_bare, read_json
 from mmnet.errors import UserError
 
 
@@ -38,25 +40,32 @@ class Captions(msgspec.Struct):
     annotations: list[Caption]
 
 
-class Categories(msgspec.Struct):
-    categories: list[Category]
-
-
 class Instances(msgspec.Struct):
     images: list[Photo]
     annotations: list[Instance]
     categories: list[Category]
 
 
-def supercategories(categories: list[Category]) -> list[str]:
-    """Each once, in the order of their first category."""
-    return list(dict.fromkeys(category.supercategory for category in categories))
+class Contents(NamedTuple):
+    """What a file of instances says of each image."""
+
+    path: Path
+    classes: list[str]  # the supercategories, each once, in the order of their first category
+    photos: list[Photo]
+    labels: dict[int, int]  # image id -> class of its largest instance
+    held: dict[int, list[int]]  # image id -> the class of each of its instances
 
 
-def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int, int]:
-    """Image id -> class of its largest instance. Raises UserError for an unknown category."""
+def contents_of(path: Path) -> Contents:
+    """Of the largest by area, the lowest id among equals; crowds (iscrowd) are no instances.
+
+    Raises UserError for a malformed file and an unknown category.
+    """
+    instances = read_json(path, Instances)
+    classes = list(dict.fromkeys(category.supercategory for category in instances.categories))
     of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
     largest: dict[int, Instance] = {}
+    held: dict[int, list[int]] = defaultdict(list)
     for instance in instances.annotations:
         if instance.iscrowd:
             continue
@@ -65,20 +74,12 @@ def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int,
                 f"{path}: annotation {instance.id} of image {instance.image_id} has category_id "
                 f"{instance.category_id}, which is not among the file's categories"
             )
+        held[instance.image_id].append(of_category[instance.category_id])
         best = largest.setdefault(instance.image_id, instance)
         if (instance.area, -instance.id) > (best.area, -best.id):
             largest[instance.image_id] = instance
-    return {image: of_category[instance.category_id] for image, instance in largest.items()}
-
-
-def held_of(instances: Instances, classes: list[str]) -> dict[int, list[int]]:
-    """Image id -> the class of each of its instances."""
-    of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
-    held: dict[int, list[int]] = defaultdict(list)
-    for instance in instances.annotations:
-        if not instance.iscrowd:
-            held[instance.image_id].append(of_category[instance.category_id])
-    return held
+    labels = {image: of_category[instance.category_id] for image, instance in largest.items()}
+    return Contents(path, classes, instances.images, labels, dict(held))
 
 
 def texts_of(captions: Captions) -> dict[int, tuple[str, ...]]:
@@ -95,7 +96,7 @@ def names_of(photos: dict[Path, list[Photo]]) -> dict[int, str]:
     for path, listed in photos.items():
         for photo in listed:
             name = photo.file_name
-            if "/" in name or "\\" in name or name in ("", ".", ".."):
+            if not is_bare(name):
                 raise UserError(
                     f"{path}: image {photo.id} has file_name {name!r}, expected the bare name of "
                     f"a file, such as 000000000139.jpg"

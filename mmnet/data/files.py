@@ -74,6 +74,8 @@ def find_root(
             elif accept(folder):
                 found[folder.resolve()] = folder
                 folders.clear()  # hundreds of thousands of files, and no dataset among them
+            else:
+                nearly.append(f"{folder} has the names, but is none by what is in it")
         if len(folder.relative_to(data).parts) >= DEPTH:
             folders.clear()
     if len(found) == 1:
@@ -123,6 +125,11 @@ def inside(place: str) -> bool:
     """Whether a path that stands in a file stays in the folder that it is relative to."""
     parts = place.replace("\\", "/").split("/")
     return bool(place) and parts[0] != "" and ".." not in parts and ":" not in parts[0]
+
+
+def is_bare(name: str) -> bool:
+    """Whether a name that stands in a file is that of a file or folder, without a path."""
+    return not set(name) & set("/\\:\0") and name not in ("", ".", "..")
 
 
 def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
