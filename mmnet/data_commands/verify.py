@@ -37,8 +37,9 @@ def verify(dataset: Chosen, asked: Verify) -> Iterator[str]:
     rows: list[Row] = []
     if asked.facts is not None or dataset.name in known():
         facts = facts_of(dataset.name, asked.facts)
-        rows += [one for file in facts.files if (one := of_file(file, published, dataset.data))]
-        rows += counts(facts, published)
+        edition, counts = nearest_edition(facts, published)
+        rows += [one for file in facts.files if (one := of_file(file, edition, published, dataset))]
+        rows += counts
     else:
         yield "nothing is written down of what is published; facts=<file> names a YAML file of it"
     rows += list(of_shards(published.folder))
@@ -59,15 +60,17 @@ def verify(dataset: Chosen, asked: Verify) -> Iterator[str]:
         raise error
 
 
-def of_file(file: File, published: Published, data: Path) -> Row | None:
-    """An official file as it is here; None of one of which nothing is known."""
+def of_file(file: File, edition: str, published: Published, dataset: Chosen) -> Row | None:
+    """An official file as it is here; None where there is nothing to say of it."""
     if file.bytes is None and file.checksum is None:
+        return None
+    folders = (published.folder, dataset.data, published.folder.parent)
+    path = next((one for folder in folders if (one := folder / file.name).is_file()), None)
+    if path is None and file.edition not in ("", edition):
         return None
     told = [] if file.bytes is None else [f"{file.bytes:,} bytes"]
     told += [f"{file.checksum[0]} {file.checksum[1][:8]}"] if file.checksum else []
     asks = ", ".join(told)
-    places = (folder / file.name for folder in (published.folder, data, published.folder.parent))
-    path = next((place for place in places if place.is_file()), None)
     if path is None:
         return Row(file.name, asks, "", MISSING)
     size = path.stat().st_size
@@ -82,15 +85,19 @@ def of_file(file: File, published: Published, data: Path) -> Row | None:
     return Row(file.name, asks, here, OK if same else DIFFERS, wrong=not same)
 
 
-def counts(facts: Facts, published: Published) -> list[Row]:
-    """Those of the edition that what is here is nearest to."""
-    editions = facts.editions or [None]
-    tables = [[of_count(one, published) for one in facts.of(name).counts] for name in editions]
-    return max(tables, key=lambda rows: (sum(row.state == OK for row in rows), -_wrong(rows)))
+def nearest_edition(facts: Facts, published: Published) -> tuple[str, list[Row]]:
+    """The edition that what is here looks most like, and its counts."""
+    tables = {
+        name: [of_count(one, published) for one in facts.of(name or None).counts]
+        for name in facts.editions or [""]
+    }
 
+    def likeness(name: str) -> tuple[int, int]:
+        rows = tables[name]
+        return sum(row.state == OK for row in rows), -sum(row.wrong for row in rows)
 
-def _wrong(rows: list[Row]) -> int:
-    return sum(row.wrong for row in rows)
+    best = max(tables, key=likeness)  # of equals the first
+    return best, tables[best]
 
 
 def of_count(count: Count, published: Published) -> Row:
