@@ -81,7 +81,9 @@ def draw_sheet(folder: Path, published: Published, records: Sequence[Record]) ->
         if picture is not None:
             one.imshow(picture, interpolation="nearest")
         lines = textwrap.wrap(plain(told(published, record)), 24, max_lines=3, placeholder=" …")
-        one.set_title("\n".join(lines), fontsize=6, color=GREY, y=-0.02, va="top", parse_math=False)
+        one.set_title(
+            "\n".join(lines), fontsize=6, color=GREY, y=-0.03, va="top", pad=0, parse_math=False
+        )
     save(figure, folder, "samples.png")
 
 
