@@ -98,12 +98,7 @@ def index_of(shard: Path) -> Index:
     naming the shard and the byte where it is damaged, or the index that contradicts it.
     """
     try:
-        with shard.open("rb") as file:
-            packed = packed_as(file.read(8))
-        if packed == "gzip":
-            shard = _unpacked(shard)
-        elif packed is not None:
-            raise UserError(f"{shard}: compressed with {packed}; tar and tar.gz can be read")
+        shard = unpacked(shard)
         return _known(shard) or write_index(shard)
     except OSError as error:
         raise UserError(f"{shard}: {reason(error)}") from error
@@ -129,6 +124,40 @@ def write_index(shard: Path, checksums: bool = False) -> Index:
         if (path == index_path(shard) or _folder(path.parent)) and _written(table, path):
             return Index(shard, notes, count, table)
     raise UserError(f"{shard}: neither its folder nor a cache folder can be written")
+
+
+def unpacked(shard: Path) -> Path:
+    """The shard, or what it is in the cache if it is compressed with gzip.
+
+    Raises UserError where it is damaged or compressed otherwise, OSError.
+    """
+    with shard.open("rb") as file:
+        packed = packed_as(file.read(8))
+    if packed is None:
+        return shard
+    if packed != "gzip":
+        raise UserError(f"{shard}: compressed with {packed}; tar and tar.gz can be read")
+    stat = shard.stat()
+    for path in _cached(shard, stat):
+        path = path.with_suffix(".tar")
+        if path.is_file():
+            return path
+        if not _folder(path.parent):
+            continue
+        part = path.with_suffix(f".{os.getpid()}")
+        try:
+            with gzip.open(shard) as source, part.open("wb") as file:
+                while content := source.read(2**20):
+                    file.write(content)
+                    if file.tell() > MOST * stat.st_size:
+                        raise UserError(f"{shard}: grows to more than {MOST} times its size")
+            part.replace(path)
+            return path
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{shard}: damaged or cut short: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+    raise UserError(f"{shard}: no cache folder can be written to unpack it in")
 
 
 def _walked(shard: Path, checksums: bool) -> tuple[pa.Table, dict[str, int], int]:
@@ -193,9 +222,9 @@ def _known(shard: Path) -> Index | None:
     for path in (beside, *_cached(shard, stat)):
         try:
             index, told = _read(path, shard)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except OSError:
+            continue  # none there, or none that may be read
+        except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             if path != beside:
                 continue
             raise UserError(f"{path}: damaged ({error}); delete it to have it made anew") from error
@@ -212,9 +241,9 @@ def _compared(index: Index, shard: Path, size: int) -> Index:
     columns = SCHEMA.names[:-1]
     if not table.select(columns).equals(index.table.select(columns)):
         raise UserError(
-            f"{shard}: {count:,} samples in {shard.stat().st_size:,} bytes, but its index "
-            f"{index_path(shard).name} knows {index.num_samples:,} in {size:,}, or others. If the shard "
-            f"was written anew, delete the index"
+            f"{shard}: {count:,} samples in {shard.stat().st_size:,} bytes, but its index knows "
+            f"{index.num_samples:,} in {size:,}, or others. If the shard was written anew, delete "
+            f"{index_path(shard).name}"
         )
     return index
 
@@ -263,28 +292,3 @@ def _folder(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _unpacked(shard: Path) -> Path:
-    """A compressed shard as a tar in the cache. Raises UserError where it is damaged."""
-    stat = shard.stat()
-    for path in _cached(shard, stat):
-        path = path.with_suffix(".tar")
-        if path.is_file():
-            return path
-        if not _folder(path.parent):
-            continue
-        part = path.with_suffix(f".{os.getpid()}")
-        try:
-            with gzip.open(shard) as packed, part.open("wb") as file:
-                while content := packed.read(2**20):
-                    file.write(content)
-                    if file.tell() > MOST * stat.st_size:
-                        raise UserError(f"{shard}: grows to more than {MOST} times its size")
-            part.replace(path)
-            return path
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UserError(f"{shard}: damaged or cut short: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
-    raise UserError(f"{shard}: no cache folder can be written to unpack it in")
