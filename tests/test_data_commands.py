@@ -352,9 +352,11 @@ def test_what_to_change_follows_from_the_numbers(
     busy = ("hardware.micro_batch_size=4", "hardware.num_workers=4")
     job = make_job(tmp_path / "job", *busy, "hardware.activation_checkpointing=true")
     said = list(compute_faster(job.run, job, Rates(1000, 100, 100)))
-    assert [
-        re.sub(r"[^\w=].*", "", line.strip().removeprefix("hardware.")) for line in said
-    ] == ["micro_batch_size=8", "activation_checkpointing=false", "num_workers=1"]
+    assert [re.sub(r"[^\w=].*", "", line.strip().removeprefix("hardware.")) for line in said] == [
+        "micro_batch_size=8",
+        "activation_checkpointing=false",
+        "num_workers=1",
+    ]
 
 
 @pytest.mark.train

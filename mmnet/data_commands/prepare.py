@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mmnet.data.published import Drawn, Published, Splits
+from mmnet.data.published import Published, Splits
 from mmnet.data.shard_format import CARD, card_of, shard_name, write_card
 from mmnet.data_commands.chosen import Chosen
 from mmnet.data_commands.look import evenly
@@ -126,10 +126,9 @@ def settled(published: Published, asked: Prepare, how: How, out: Path) -> Plan:
 
 
 def divided(published: Published) -> dict[str, Any]:
-    """By what the samples are divided."""
-    if isinstance(published, Drawn):
-        return {"split_seed": published.split_seed, "val_fraction": published.val_fraction}
-    return roles(published)
+    """The settings by which the samples are divided."""
+    names = ("train_split", "val_split", "split_seed", "val_fraction")
+    return {name: getattr(published, name) for name in names if hasattr(published, name)}
 
 
 def roles(published: Published) -> dict[str, list[str]]:

@@ -57,15 +57,17 @@ def done_path(out: Path, name: str) -> Path:
 def rows_of(published: Published) -> dict[str, npt.NDArray[np.int64]]:
     """The numbers of the records of each split, in their order; no record is left out.
 
-    Where no splits are published, they are those that the settings draw.
+    Where the settings draw the splits, those are train and val, and what is in neither keeps the
+    name of its own.
     """
+    if len(published.table) == 0:
+        return {}
+    names = published.table.column("split").to_numpy().astype(object)
     if isinstance(published, Drawn):
-        return {name: published.rows(name) for name in ("train", "val")}
-    splits = published.table.column("split").to_pylist()
-    rows: dict[str, list[int]] = {}
-    for row, split in enumerate(splits):
-        rows.setdefault(split, []).append(row)
-    return {split: np.array(found, np.int64) for split, found in rows.items()}
+        names = np.where(np.isin(names, ("train", "val", "")), "rest", names)
+        for role in ("train", "val"):
+            names[published.rows(role)] = role
+    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names)}
 
 
 def make(
