@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from mmnet.assembly import assemble
 from mmnet.compose import load
 from mmnet.data_commands import cli, options
 from mmnet.data_commands.chosen import choose
@@ -320,18 +322,12 @@ class Slow:
 
 
 def test_a_slow_disk_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    from mmnet.data_commands import probe as module
-
-    assemble = module.assemble
-
     def slow(run: Any, folder: Path) -> Any:
         job = assemble(run, folder)
         job.train = Slow(job.train, lambda: time.sleep(0.02))
         return job
 
-    monkeypatch.setattr(module, "assemble", slow)
+    monkeypatch.setattr("mmnet.data_commands.probe.assemble", slow)
     lines = list(probe(load(*TINY, "tracker=none"), options.Probe(steps=2)))
     assert any(line.startswith("bottleneck: reading") for line in lines), lines
     assert any("hardware.num_workers=" in line for line in lines)

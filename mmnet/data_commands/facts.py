@@ -71,8 +71,10 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def editions(self) -> list[str]:
         """Their names, that which is taken first in front."""
-        every = (one.edition for one in (*self.files, *self.addresses, *self.counts))
-        return list(dict.fromkeys(name for name in every if name))
+        named = [one.edition for one in self.files]
+        named += [one.edition for one in self.addresses]
+        named += [one.edition for one in self.counts]
+        return list(dict.fromkeys(name for name in named if name))
 
     def of(self, edition: str | None) -> "Facts":
         """Those of one edition, by default the first. Raises UserError for a name unknown."""

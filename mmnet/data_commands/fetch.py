@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -130,7 +130,7 @@ def _pour(
             bar.update(len(chunk))
 
 
-def _bar(total: int | None, name: str, start: int) -> "tqdm[None]":
+def _bar(total: int | None, name: str, start: int) -> "tqdm[NoReturn]":
     return tqdm(
         total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=None, leave=False
     )

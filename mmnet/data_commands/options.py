@@ -77,11 +77,11 @@ def read(
 
     Raises ConfigError with everything that is wrong with both.
     """
-    names = [field.name for field in fields(kind)]
+    names: list[str] = [field.name for field in fields(kind)]
     own = [word for word in arguments if word.partition("=")[0] in names]
     rest = [word for word in arguments if word not in own]
     unknown = [word for word in rest if _nothing(word)]
-    problems = [
+    problems: list[str] = [
         f"{overrides.shown_line(word)} (command line): no such option or setting"
         f"{nearest(word.partition('=')[0], [*names, *_sections()])}"
         for word in unknown
