@@ -209,7 +209,7 @@ def test_large_pictures_are_shrunk_and_small_ones_are_left(data: Path, tmp_path:
         dataset(name, folder, "dataset.image_size=null")
         for name, folder in (("coco", data / "coco"), ("webdataset", out))
     )
-    untouched = 0
+    untouched, differences = 0, list[float]()
     for row in range(len(before.table)):
         source = before.picture(before.table[row].image).read_bytes()
         key = before.table[row].key
@@ -230,8 +230,10 @@ def test_large_pictures_are_shrunk_and_small_ones_are_left(data: Path, tmp_path:
         difference = new.float() - torch.frombuffer(
             bytearray(by_pillow.tobytes()), dtype=torch.uint8
         ).reshape(*size, 3).permute(2, 0, 1)
-        assert difference.abs().mean() < 4  # what JPEG costs
+        differences.append(float(difference.abs().mean()))
     assert 0 < untouched < len(before.table)
+    # What JPEG costs: of colours it keeps a quarter.
+    assert max(differences) < 6 and sum(differences) / len(differences) < 2.5
 
 
 def test_prepared_data_is_verified_byte_by_byte(coco: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Probe:
     steps: PositiveInt = 20  # that are timed, of each kind
 
 
-Options = TypeVar("Options", Prepare, Verify, Describe, Download, Probe)
+Options = TypeVar("Options", bound=Prepare | Verify | Describe | Download | Probe)
 Made = TypeVar("Made")
 
 
