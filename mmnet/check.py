@@ -65,11 +65,11 @@ def check(config: Mapping[str, Any]) -> Checked:
     return Checked(Run(**made) if not problems else None, problems, checking.values)
 
 
-def check_part(part: Mapping[str, Any], key: str) -> tuple[Part | None, list[str]]:
+def check_part(part: Mapping[str, Any], key: str) -> tuple[Part | None, list[Problem]]:
     """One resolved part by itself, as settings of the place `key`; and what is wrong with it."""
     checking = _Checking()
     found = checking.part({"part": part}, "part", key)
-    return found, [f"{', '.join(keys)}: {text}" for keys, text in checking.problems]
+    return found, checking.problems
 
 
 class _Checking:
