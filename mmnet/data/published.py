@@ -5,9 +5,8 @@ texts, mostly) or Texts, and from Splits (where the publisher says what is for t
 Drawn (where nobody does). See mmnet/dataset/flickr30k.py for one.
 """
 
-import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,12 +21,11 @@ from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
 from mmnet.data.augment import Augment, augmented, whole
 from mmnet.data.files import inside, layout_of, root_of
 from mmnet.data.image import cut, read_image, why
-from mmnet.data.pairs import another, fits
 from mmnet.data.passages import passages
+from mmnet.data.record_split import RecordSplit
 from mmnet.data.records import Found, Record, mixed, table_of
-from mmnet.data.text import clean_caption, gist
 from mmnet.errors import UserError, nearest
-from mmnet.interfaces import BadSample, Sample
+from mmnet.interfaces import BadSample
 
 
 HalfOpen = Annotated[float, Range(0, 1, open=True, says="a number in (0, 1)")]
@@ -94,7 +92,7 @@ class Published:
         """The records as they are kept."""
         return self.records(found)
 
-    def split(self, name: str, targets: tuple[str, ...]) -> "RecordSplit":
+    def split(self, name: str, targets: tuple[str, ...]) -> RecordSplit:
         """The samples of "train" or "val" or of a published split. Raises UserError."""
         rows = self.rows(name)
         if len(rows) == 0:
@@ -219,113 +217,3 @@ class Texts(Published):
 
     def read(self, found: Found) -> Iterable[Record]:
         return passages(self.records(found), self.passage)
-
-
-class RecordSplit:
-    """Some of a dataset's records.
-
-    Of several captions training draws one, and evaluation takes the first; where texts are told
-    apart by what they belong to (group), it takes each in turn.
-    """
-
-    def __init__(
-        self,
-        dataset: Published,
-        name: str,
-        rows: npt.NDArray[np.int64],
-        targets: tuple[str, ...],
-    ) -> None:
-        self._dataset, self._table, self._targets = dataset, dataset.table, targets
-        self._num_labels = len(dataset.names.labels)
-        self._each = name != "train" and "group" in targets
-        self._rows = rows
-        self._which: npt.NDArray[np.int64] | None = None  # caption of each sample, where each is
-        if self._each:
-            counts = pc.fill_null(pc.list_value_length(self._table.column("captions")), 0)
-            times = np.maximum(1, counts.to_numpy()[rows])
-            self._rows = np.repeat(rows, times)
-            starts = np.cumsum(times) - times
-            self._which = np.arange(len(self._rows)) - np.repeat(starts, times)
-        self._all = rows  # one of each record
-        told = hashlib.sha256(f"{self._table.digest} {targets}".encode())
-        told.update(self._rows.tobytes())
-        self.digest = told.hexdigest()
-        self.notes = self._table.notes
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def key(self, index: int) -> str:
-        key = self._table.key(int(self._rows[index]))
-        return key if self._which is None else f"{key}#{self._which[index]}"
-
-    def texts(self, index: int) -> Sequence[str]:
-        """What `sample` chooses the text from, as it stands in the files."""
-        captions = self._table.captions(int(self._rows[index]))
-        return captions if self._which is None else [captions[int(self._which[index])]]
-
-    def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
-        row = int(self._rows[index])
-        record = self._table[row]
-        sample: Sample = {}
-        # Drawn whether the text is asked for or not, so that crops do not depend on that.
-        caption = self._caption(index, record.captions, rng)
-        if "match" in self._targets:
-            wrong = None if fits(index, rng) else self._of_another(row, record, rng)
-            sample["match"] = int(wrong is None)
-            caption = caption if wrong is None else wrong
-        self._add_targets(sample, record, row)
-        if "text" in modalities and caption is not None:
-            sample["text"] = clean_caption(caption, self.key(index))
-        if "image" in modalities and record.image is not None:
-            assert isinstance(self._dataset, Pictures)
-            sample["image"] = self._dataset.view(record.image, self.key(index), record, rng)
-        return sample
-
-    def _caption(
-        self, index: int, captions: Sequence[str], rng: random.Random | None
-    ) -> str | None:
-        if not captions:
-            return None
-        if self._which is not None:
-            return captions[int(self._which[index])]
-        return captions[0] if rng is None else rng.choice(captions)
-
-    def _add_targets(self, sample: Sample, record: Record, row: int) -> None:
-        for target in self._targets:
-            match target:
-                case "label":
-                    if record.label is None:
-                        raise BadSample(record.key, "no label")
-                    sample["label"] = record.label
-                case "labels":
-                    sample["labels"] = self._labels(record)
-                case "value":
-                    if record.value is None:
-                        raise BadSample(record.key, "no value")
-                    sample["value"] = record.value
-                case "group":
-                    sample["group"] = int(np.searchsorted(self._all, row))
-
-    def _labels(self, record: Record) -> Sequence[float]:
-        """1 for those that hold, 0 for those that do not, NaN where nobody knows."""
-        held = np.full(self._num_labels, self._dataset.unsaid, np.float32)
-        held[list(record.absent or ())] = 0
-        held[list(record.present or ())] = 1
-        found: list[float] = held.tolist()
-        return found
-
-    def _of_another(self, row: int, record: Record, rng: random.Random | None) -> str | None:
-        """A caption of another sample that shares none with this one; None if all do."""
-        own = {gist(caption) for caption in record.captions}
-        place = int(np.searchsorted(self._all, row))
-
-        def shares(other: int) -> bool:
-            captions = self._table.captions(int(self._all[other]))
-            return not captions or any(gist(caption) in own for caption in captions)
-
-        other = another(place, len(self._all), rng, shares)
-        if other is None:
-            return None
-        captions = self._table.captions(int(self._all[other]))
-        return captions[place % len(captions)] if rng is None else rng.choice(captions)
