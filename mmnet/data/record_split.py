@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from mmnet.data.pairs import another, fits
 from mmnet.data.records import Record
@@ -39,8 +38,7 @@ class RecordSplit:
         self._rows = rows
         self._which: npt.NDArray[np.int64] | None = None  # caption of each sample, where each is
         if self._each:
-            counts = pc.fill_null(pc.list_value_length(self._table.column("captions")), 0)
-            times = np.maximum(1, counts.to_numpy()[rows])
+            times = np.maximum(1, np.diff(self._table.caption_starts())[rows])
             self._rows = np.repeat(rows, times)
             starts = np.cumsum(times) - times
             self._which = np.arange(len(self._rows)) - np.repeat(starts, times)
