@@ -450,8 +450,8 @@ MUTATIONS = [
     Mutation(
         "no shuffle",
         "data/order.py",
-        'order = np.argsort(bits, kind="stable")',
-        "order = np.arange(size)",
+        'return np.argsort(bits, kind="stable")',
+        "return np.arange(size)",
         ("data.py::test_every_epoch_holds_every_sample_once_in_an_order_of_its_own",),
     ),
     Mutation(
@@ -556,7 +556,7 @@ MUTATIONS = [
     ),
     Mutation(
         "workers draw from the run's numbers",
-        "data/loader.py",
+        "data/workers.py",
         "generator=torch.Generator(),",
         "generator=None,",
         ("data.py::test_the_run_s_own_random_numbers_are_not_touched[1]",),

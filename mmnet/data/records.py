@@ -81,7 +81,9 @@ class Table:
     def __init__(self, path: Path, digest: str, notes: Mapping[str, int], names: Names) -> None:
         self.path, self.digest, self.notes, self.names = path, digest, dict(notes), names
         self._batches: list[pa.RecordBatch] = []
-        self._columns: list[dict[str, pa.Array | None]] = []  # of each batch; None: empty throughout
+        self._columns: list[
+            dict[str, pa.Array | None]
+        ] = []  # of each batch; None: empty throughout
         self._starts = [0]
         self._open()
 
