@@ -113,7 +113,9 @@ class Mixed:
             Shuffled(derived(seed, f"part {number}"), size)
             for number, size in enumerate(mixture.sizes)
         ]
-        self._counts = shares(mixture.weights)
+        # Of a part that has lost all its samples nothing can be drawn.
+        there = [w if size else 0 for size, w in zip(mixture.sizes, mixture.weights, strict=True)]
+        self._counts = shares(there)
         self._block = int(sum(self._counts))
 
     def __call__(self, positions: range) -> list[Drawn]:
@@ -150,7 +152,7 @@ def shares(weights: Sequence[float]) -> list[int]:
     exact = [one / sum(given) for one in given]
     common = math.lcm(*(one.denominator for one in exact))
     block = common * (BLOCK // common) if common <= BLOCK else BLOCK
-    return [max(1, round(one * block)) for one in exact]
+    return [max(1, round(one * block)) if one else 0 for one in exact]
 
 
 # How long a sample is, given its random numbers.
