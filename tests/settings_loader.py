@@ -19,7 +19,7 @@ from tests.streams import COUNT
 from tests.streams import make as make_shards
 
 
-TEXT_ALONE = ("model=text_only", "head=masked_lm", "encoder.text.max_length=64")
+TEXT_ALONE = ("model=text_only", "head=masked_lm", "encoder.text.max_length=256")
 MIX = (
     "dataset=mix",
     *(
