@@ -311,6 +311,16 @@ def test_no_damaged_header_loses_samples_without_a_word(shards, tmp_path, fault)
     assert sum(samples) + len(bad) == 16
 
 
+def test_a_damaged_header_of_a_val_shard_is_found_though_nobody_said_how_many_there_are(
+    shards, tmp_path
+):
+    content = bytearray((shards / "val-0.tar").read_bytes())
+    content[content.index(b"00102.jpg")] ^= 1
+    (tmp_path / "val-0.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"val-0\.tar, behind sample 2: the archive seems to end"):
+        stream(tmp_path).split("val", ())
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.8])
 def test_a_shard_that_breaks_off_is_named(shards, tmp_path, kept):
     content = (shards / "train-0.tar").read_bytes()

@@ -105,7 +105,12 @@ def test_lengths_are_measured_once_for_each_tokenizer(tmp_path, words, monkeypat
     first = lengths_of(split, words).longest()
     calls: list[int] = []
     own = words.lengths
-    words.lengths = lambda texts: calls.append(len(texts)) or own(texts)
+
+    def counted(texts: list[str]) -> Any:
+        calls.append(len(texts))
+        return own(texts)
+
+    words.lengths = counted
     assert np.array_equal(lengths_of(split, words).longest(), first)
     assert not calls
     words.digest = "another"
@@ -161,7 +166,7 @@ def test_a_pack_is_as_full_as_it_can_be():
 
 
 def test_the_fill_is_the_share_of_places_that_are_taken(tmp_path):
-    words = ToBytes(100)
+    words: Any = ToBytes(100)
     split = sentences(tmp_path).split("val", ())
     whole = Packed(split, words, 100)
     real = 0

@@ -66,16 +66,21 @@ READING = Reading(prepare={"text": Words()}, targets=("label",))
 KINDS: dict[str, dict[str, Any]] = {"plain": {}, "bucketed": {"bucket_batches": 3}}
 
 
-def read(split: Texts, first: int, last: int, **more: Any) -> list[list[tuple[int, int]]]:
+def read(split: Any, first: int, last: int, **more: Any) -> list[list[tuple[int, int]]]:
     """(index, length) of each sample of the steps `first` to `last`."""
-    settings = {"batch_size": BATCH, "micro_batch_size": BATCH, "seed": 0, "num_workers": 0}
+    settings: dict[str, Any] = {
+        "batch_size": BATCH,
+        "micro_batch_size": BATCH,
+        "seed": 0,
+        "num_workers": 0,
+    }
     steps = train_steps(
-        split,  # type: ignore[arg-type]
+        split,
         READING,
         first_step=first,
         last_step=last,
         device=CPU,
-        **settings | more,  # type: ignore[arg-type]
+        **settings | more,
     )
     return [
         [
@@ -150,12 +155,12 @@ def test_shares_of_a_batch_follow_one_another_and_are_nearly_even(size, world):
 @pytest.mark.parametrize("world", RANKS)
 @pytest.mark.parametrize("limit", [None, 13])
 def test_ranks_evaluate_each_sample_once(world, limit):
-    split = Texts(61)
+    split: Any = Texts(61)
     found: list[int] = []
     counts = []
     for rank in range(world):
         reads: Iterator[EvalBatch] = eval_batches(
-            split,  # type: ignore[arg-type]
+            split,
             READING,
             batch_size=5,
             num_workers=0,
@@ -189,16 +194,15 @@ def test_buckets_hold_texts_of_about_one_length_as_they_will_be_shown():
 
 
 def test_batches_of_a_window_come_in_no_order_of_length_and_another_in_each_window():
-    split = Texts(8 * 50)
-    lengths = [
-        [max(length for _, length in step) for step in read(split, 1, 100, bucket_batches=50)][i:j]
-        for i, j in ((0, 50), (50, 100))
-    ]
-    ranks = [sorted(range(50), key=one.__getitem__) for one in lengths]
-    assert ranks[0] != sorted(ranks[0])
-    assert ranks[0] != ranks[1]
-    by_time = torch.tensor([list(range(50)), lengths[0]], dtype=torch.float64)
-    assert abs(torch.corrcoef(by_time)[0, 1].item()) < 0.4
+    bucketed = Bucketed(Shuffled(0, 8 * 100), 0, 8, 50, lambda index, rng: index)
+    turns = []
+    for window in range(4):
+        drawn = [one.number for one in bucketed(range(400 * window, 400 * (window + 1)))]
+        longest = [max(drawn[at : at + 8]) for at in range(0, 400, 8)]
+        turns.append(sorted(range(50), key=longest.__getitem__))
+        by_time = torch.tensor([list(range(50)), longest], dtype=torch.float64)
+        assert abs(torch.corrcoef(by_time)[0, 1].item()) < 0.4
+    assert len({tuple(turn) for turn in turns}) == 4
 
 
 def test_a_window_moves_no_sample_further_than_its_end():
