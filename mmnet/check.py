@@ -10,10 +10,10 @@ from dataclasses import is_dataclass
 from typing import Any, NamedTuple, get_type_hints
 
 from mmnet.bounds import PartOf, PartsOf, Section
-from mmnet.compatible import Constants, comparing, metrics_of, misfits, needed_by_all
+from mmnet.compatible import Constants, comparing, learnt, metrics_of, misfits, needed_by_all
 from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, Part, Run
 from mmnet.errors import UserError, nearest
-from mmnet.rules import broken, idle_dropout, monitored, undivided, untuned
+from mmnet.rules import broken, by_length, idle_dropout, monitored, undivided, untuned
 from mmnet.signature import Signature
 from mmnet.trust import mark_of, trusted_signature
 from mmnet.values import MISSING, Misfit, fit
@@ -59,6 +59,7 @@ def check(config: Mapping[str, Any]) -> Checked:
     found += undivided(checking.values, comparing(checking.declared))
     if whole:
         found += untuned(checking.values)
+        found += by_length(checking.values, learnt(checking.declared))
     if "head" in checking.declared:
         found += monitored(checking.values, metrics_of(checking.declared))
     problems += [Problem(keys, text) for keys, text in found]

@@ -160,14 +160,18 @@ class Encoder(Protocol):
 
 
 class TextPrepare(Prepare, Protocol):
-    """A text encoder's `prepare`; the last three are what masked language modelling needs."""
+    """A text encoder's `prepare`, with what masked language modelling and bucketing need."""
 
+    digest: str  # of all that lengths depend on
     vocab_size: int  # ids are below it
     mask_id: int | None  # the token that hides another; None: this vocabulary has none
     special_ids: tuple[int, ...]  # never hidden: [CLS], [SEP], padding, ...
 
     def text(self, ids: list[int]) -> str:
         """Token ids back to words, for the eye."""
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Of each, in tokens, as many as `__call__` gives of it; quick for many at once."""
 
 
 class Fusion(Protocol):
@@ -224,7 +228,12 @@ class Schedule(Protocol):
 
 
 class Split(Protocol):
-    """The samples of one published split, addressable by position."""
+    """The samples of one published split, addressable by position.
+
+    It may have more: `lengths`, where it knows the lengths of its texts (mmnet.data.lengths);
+    `mixture`, where it is several in one (mmnet.data.order); and what mmnet.data.stream says of
+    one that can only be read from its beginning.
+    """
 
     digest: str  # of what the split says it holds: keys, labels, captions
     notes: dict[str, int]  # counts worth reporting, e.g. {"images without instances": 3}

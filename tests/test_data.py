@@ -21,7 +21,7 @@ from mmnet.data.files import check_root, find_root, read_csv, read_json, read_js
 from mmnet.data.held_out import held_out
 from mmnet.data.loader import EvalBatch, Reading, TrainStep, eval_batches, train_steps
 from mmnet.data.modality_dropout import divided, drop
-from mmnet.data.order import SampleRandom, draw
+from mmnet.data.order import SampleRandom, Shuffled
 from mmnet.data.pairs import another, fits
 from mmnet.errors import UserError
 from mmnet.interfaces import TARGETS, BadSample, Batch, Inputs, Sample
@@ -128,14 +128,14 @@ def test_the_seed_decides_the_order():
 
 
 def test_the_order_is_well_mixed():
-    first_epoch = np.array([index for _, index in draw(3, 10_000, range(10_000))])
+    first_epoch = np.array([index for _, index in Shuffled(3, 10_000)(range(10_000))])
     assert abs(np.corrcoef(first_epoch, np.arange(10_000))[0, 1]) < 0.05
-    second_epoch = np.array([index for _, index in draw(3, 10_000, range(10_000, 20_000))])
+    second_epoch = np.array([index for _, index in Shuffled(3, 10_000)(range(10_000, 20_000))])
     assert abs(np.corrcoef(first_epoch, second_epoch)[0, 1]) < 0.05
 
 
 def test_the_order_is_the_same_for_ever():
-    assert draw(7, 10, range(8, 12)) == [(0, 5), (0, 1), (1, 1), (1, 3)]
+    assert Shuffled(7, 10)(range(8, 12)) == [(0, 5), (0, 1), (1, 1), (1, 3)]
 
 
 @pytest.mark.parametrize("first", range(1, 13))
@@ -172,6 +172,8 @@ def test_random_numbers_depend_on_seed_epoch_and_index_alone():
     assert numbers(rng.at(2, 3)) == first
     assert rng.at(2, 3).getrandbits(64) == SampleRandom(5).at(2, 3).getrandbits(64)
     assert numbers(SampleRandom(5).at(2, 3)) == first
+    rng.at(9, 9).gauss(0, 1)
+    assert rng.at(2, 3).gauss(0, 1) == SampleRandom(5).at(2, 3).gauss(0, 1)
     others = [(SampleRandom(5), 2, 4), (SampleRandom(5), 3, 3), (SampleRandom(6), 2, 3)]
     for other, epoch, index in others:
         assert not set(numbers(other.at(epoch, index))[:3]) & set(first)

@@ -22,6 +22,7 @@ from tests import (  # noqa: F401 (they register their cases)
     settings_controller,
     settings_datasets,
     settings_fusion,
+    settings_loader,
     settings_parts,
     settings_trackers,
 )

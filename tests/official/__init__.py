@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw
 from mmnet.config import CONF
 
 
-# Of conf/dataset, those that have no module here: nothing is read, or real pictures are at hand.
-OTHERS = ("shapes", "digits", "coco", "nlvr", "openmoji")
+# Of conf/dataset, those that have no module here: nothing is read, real pictures are at hand, or
+# they are no publisher's: mix is made of others, and a stream is not found by its files.
+OTHERS = ("shapes", "digits", "coco", "nlvr", "openmoji", "mix", "stream")
 NAMES = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml") if path.stem not in OTHERS)
 
 
