@@ -138,15 +138,19 @@ def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """What `kind`, a msgspec type, asks for of the file.
+    """What `kind`, a msgspec type, asks for of the file, packed or not (see `opened`).
 
     Raises UserError naming the file and the place in it.
     """
     try:
+        with opened(path) as file:
+            begin = file.read(1)
+            if begin == codecs.BOM_UTF8[:1] or not isinstance(file, io.BufferedReader):
+                return _decoded((begin + file.read()).removeprefix(codecs.BOM_UTF8), kind)
         # Mapped, not read: a file may have 450 MB of which a tenth is asked for.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             return _decoded(text, kind)
-    except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, *DAMAGE, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
 
 
