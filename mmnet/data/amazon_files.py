@@ -11,7 +11,7 @@ from mmnet.data.files import DAMAGE, opened, read_json_lines
 from mmnet.data.html import shown
 
 
-THUMBNAIL = re.compile(r"\._[^/]*_(?=\.\w+$)")  # 51Iph04Jy3L._SX38_SY50_CR,0,0,38,50_.jpg
+THUMBNAIL = re.compile(r"\._[^/]*(?=\.\w+$)")  # 51Iph04Jy3L._SX38_SY50_CR,0,0,38,50_.jpg
 LONGEST = 1_000_000  # bytes of a line that is looked at to know the format
 IMAGE_TEXT = re.compile(r"""<img\b[^>]*\balt=(["'])(.*?)\1""", re.IGNORECASE | re.DOTALL)
 
@@ -58,7 +58,7 @@ def products(path: Path) -> Iterator[Product]:
             shown(" ".join(described) if isinstance(described, list) else described),
             category_of(meta),
             shown(meta.category[1]) if len(meta.category) > 1 else "",
-            listed(meta.imageURLHighRes or meta.imageURL or meta.image),
+            listed(meta.imageURLHighRes) + listed(meta.imageURL) + listed(meta.image),
         )
 
 

@@ -85,12 +85,12 @@ class Dump:
 
 
 def is_dump(path: Path) -> bool:
-    """Whether a file begins as a dump does, in UTF-8 or UTF-16."""
+    """Whether a file begins as a dump does, in UTF-8 or UTF-16, or cannot be looked into."""
     try:
         with opened(path) as file:
             head = file.read(HEAD)
     except DAMAGE:
-        return False
+        return True  # reading it says what is wrong
     return b"<mediawiki" in head.replace(b"\0", b"")
 
 

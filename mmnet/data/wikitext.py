@@ -33,6 +33,14 @@ HIDDEN = frozenset(
 )
 DROPPED = frozenset(("category", "file", "image", "media"))  # links that show none, in any wiki
 
+# What the parser takes quadratic time over where it stays open: minutes for 100 kB of it.
+OPENED = (
+    (re.compile(r"\[\["), re.compile(r"\]\]")),
+    (re.compile(r"\{[{|]"), re.compile(r"[}|]\}")),
+    (re.compile(r"<(?!br|hr|li)[a-z]", re.IGNORECASE), re.compile(r"</|/>")),
+)
+MOST_OPEN = 1000  # of each; real pages leave a few open
+
 PAGES = 20  # of one task of another process
 WAITING = 4  # tasks a process, so that a dump is not read into memory
 
@@ -50,8 +58,11 @@ def plain(text: str, dropped: frozenset[str] = DROPPED) -> str:
 
     Templates, tables, references, formulas and pictures with their captions are left out.
     dropped: lower-case prefixes of links that show nothing where they stand. Raises what the
-    parser does (ParserError).
+    parser does (ParserError), and ValueError for a page that it would spend minutes on.
     """
+    for opening, closing in OPENED:
+        if len(opening.findall(text)) - len(closing.findall(text)) > MOST_OPEN:
+            raise ValueError(f"more than {MOST_OPEN} open {opening.pattern}")
     code = mwparserfromhell.parse(UNSEEN.sub("", text), skip_style_tags=True)
     seen = QUOTES.sub("", SWITCH.sub("", "".join(_seen(code, dropped))))
     return GAP.sub("\n\n", BLANKS.sub("\n", seen.replace("\xa0", " "))).strip()
@@ -102,7 +113,7 @@ def _parsed(pages: list[Page], dropped: frozenset[str]) -> list[tuple[Page, bool
     for page in pages:
         try:
             parsed.append((page._replace(text=plain(page.text, dropped)), True))
-        except (mwparserfromhell.parser.ParserError, RecursionError):
+        except (mwparserfromhell.parser.ParserError, RecursionError, ValueError):
             parsed.append((page, False))
     return parsed
 

@@ -73,9 +73,9 @@ class CommonCrawl(Drawn, Texts):
                     found.notes["pages without a text"] += 1
         except (ArchiveLoadFailed, *DAMAGE) as error:
             said = " ".join(str(error).split())
-            raise UserError(
-                f"{path}, after record {count}, byte {records.get_record_offset()}: {said}"
-            ) from error
+            # Not known in a file that is one gzip member, which is no WARC file.
+            where = f", byte {records.offset}" if records.offset >= 0 else ""
+            raise UserError(f"{path}, after record {count}{where}: {said}") from error
 
 
 def host_of(url: str) -> str:
