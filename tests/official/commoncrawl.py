@@ -11,7 +11,11 @@ NAME = "CC-MAIN-20240517233122-20240518023122-00000.warc.wet.gz"
 
 def make(folder: Path, data: Path) -> None:
     pages = [
-        (f"https://host{n}.org/page", f"Page {n}.\n" + f"Wörter {n}. " * 9, ("eng,deu", "deu")[n % 2])
+        (
+            f"https://host{n}.org/page",
+            f"Page {n}.\n" + f"Wörter {n}. " * 9,
+            ("eng,deu", "deu")[n % 2],
+        )
         for n in range(40)
     ]
     (folder / NAME).write_bytes(b"".join(map(gzip.compress, records(pages))))
