@@ -96,13 +96,13 @@ def rows_of_datasets() -> Iterator[str]:
     for path in sorted((CONF / "dataset").glob("*.yaml")):
         option = read(path)
         name = option.target.split(".")[-2]
-        offers = signature(option.target).constants["offers"]
+        offers = signature(option.target).constants.get("offers")
         got = ""
         if name in known():
             facts = facts_of(name)
             got = f"[{GOT[facts.access]}]({facts.homepage})"
-        learnt = ", ".join(offers) or "the text itself"
-        yield row([f"`{option.short}`", option.says, learnt, got])
+        learnt = "what its parts offer" if offers is None else ", ".join(offers)
+        yield row([f"`{option.short}`", option.says, learnt or "the text itself", got])
 
 
 def blocks() -> Iterator[str]:

@@ -499,7 +499,7 @@ MUTATIONS = [
     Mutation(
         "NLVR: always the first order of the boxes",
         "dataset/nlvr.py",
-        "which = hashed(stem) % PERMUTATIONS if rng is None else rng.randrange(PERMUTATIONS)",
+        "which = hashed(place) % PERMUTATIONS if rng is None else rng.randrange(PERMUTATIONS)",
         "which = 0",
         ("nlvr.py::test_training_draws_the_order_of_the_boxes",),
     ),

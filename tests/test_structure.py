@@ -52,8 +52,10 @@ STRANGERS = {
 }
 # Loaded by a run, and by no command line that is only read.
 HEAVY = {
-    *("matplotlib", "mlflow", "msgspec", "numpy", "PIL", "safetensors", "schedulefree", "timm"),
+    *("matplotlib", "mlflow", "msgspec", "mwparserfromhell", "numpy", "PIL", "safetensors"),
+    *("schedulefree", "timm"),
     *("tokenizers", "torch", "torchmetrics", "torchvision", "tqdm", "transformers", "wandb"),
+    "warcio",
 }
 
 

@@ -219,9 +219,16 @@ class Pictures(Published):
     image_size: PositiveInt | None
     augment: Augment
 
+    mirrored: ClassVar[bool] = True  # whether a mirrored picture is still what its text says
+
     def __post_init__(self) -> None:
         if isinstance(self.augment, Mapping):  # as a config has it
             self.augment = Augment(**self.augment)
+        if self.augment.random_flip > 0 and not self.mirrored:
+            raise UserError(
+                f"dataset.augment.random_flip={self.augment.random_flip}: {self.title} is not to "
+                f"be mirrored, for its texts tell left from right; expected 0"
+            )
         super().__post_init__()
 
     def view(self, place: str, key: str, record: Record, rng: random.Random | None) -> Tensor:
