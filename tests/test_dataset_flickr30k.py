@@ -91,7 +91,7 @@ def test_captions_that_are_not_of_their_photo_are_left_out_and_counted(real: Pat
     def told(dataset: Flickr30k) -> list[str]:
         rows = range(len(dataset.table))
         [row] = [row for row in rows if dataset.table.key(row) == "100759042.jpg"]
-        return dataset.table.captions(row)
+        return list(dataset.table.captions(row))
 
     assert captions[0] == captions[1]
     assert told(with_all)[:4] == told(without)

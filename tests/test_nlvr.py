@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmnet.data.published import RecordSplit
+from mmnet.data.record_split import RecordSplit
 from mmnet.dataset.nlvr import Nlvr
 from mmnet.errors import UserError
 from mmnet.interfaces import TARGETS, BadSample, Dataset, Split
