@@ -236,14 +236,14 @@ def test_the_division_depends_on_the_sentences_alone(tmp_path):
 
 def test_a_sentence_spelt_otherwise_is_the_same_sentence(tmp_path):
     spelt = ["There is a TOWER.", "there is a tower", " There is  a tower ."]
-    lines = [line(n, sentence=text) for n, text in enumerate(spelt)] + many(3)[::4]
+    lines = [line(n, sentence=text) for n, text in enumerate(8 * spelt)] + many(3)[::4]
     lines = [one | {"identifier": f"{i}-0"} for i, one in enumerate(lines)]
     train, val = splits(nlvr(write(tmp_path, dev=lines), val_fraction=0.25))
     towers = [
         sum("tower" in s.lower() and "towers" not in s for s in sentences(x)) for x in (train, val)
     ]
-    assert sorted(towers) == [0, 3]
-    assert len(train) + len(val) == 6
+    assert sorted(towers) == [0, 24]
+    assert len(train) + len(val) == 27
 
 
 def test_what_is_transparent_is_white(tmp_path):
