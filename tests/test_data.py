@@ -755,7 +755,10 @@ def test_malformed_json_is_named_with_the_place(tmp_path, text, said):
 def test_json_lines_end_at_line_feeds_alone(tmp_path):
     path = tmp_path / "file.json"
     path.write_bytes('\ufeff{"a": "one\u2028two"}\n\n  \r\n{"a": "\x85"}'.encode())
-    assert read_json_lines(path, dict[str, str]) == [(1, {"a": "one\u2028two"}), (4, {"a": "\x85"})]
+    assert list(read_json_lines(path, dict[str, str])) == [
+        (1, {"a": "one\u2028two"}),
+        (4, {"a": "\x85"}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -772,7 +775,7 @@ def test_malformed_json_lines_are_named_with_the_line(tmp_path, line, said):
     path = tmp_path / "file.json"
     path.write_bytes(b'{"a": 1}\n\n' + line + b"\n")
     with pytest.raises(UserError, match=rf"file\.json, line 3: .*({said})"):
-        read_json_lines(path, dict[str, int])
+        list(read_json_lines(path, dict[str, int]))
 
 
 def test_half_a_character_in_a_json_line_is_let_through(tmp_path):
@@ -780,7 +783,7 @@ def test_half_a_character_in_a_json_line_is_let_through(tmp_path):
     for text in ("\\ud800", "\\ud800 and more"):
         path.write_text(f'{{"a": "{text}"}}')
         told = {"a": text.replace("\\ud800", "\ud800")}
-        assert read_json_lines(path, dict[str, str]) == [(1, told)]
+        assert list(read_json_lines(path, dict[str, str])) == [(1, told)]
         assert read_json(path, dict[str, str]) == told
 
 
