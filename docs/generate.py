@@ -1,7 +1,8 @@
-"""Writes the tables of docs/configuration.md from conf/ and the types of what conf/ names.
+"""Writes the tables of docs/configuration.md from conf/ and the types of what conf/ names, and
+that of docs/datasets.md.
 
-    python docs/generate.py            write the page
-    python docs/generate.py --check    exit 1 if the page is not what would be written
+    python docs/generate.py            write the pages
+    python docs/generate.py --check    exit 1 if a page is not what would be written
 
 What a key means is the comment on its line in conf/, or on its field in mmnet/config.py. A key
 without one, and a file that nothing describes, are errors.
@@ -17,14 +18,23 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from mmnet.bounds import Section
 from mmnet.config import CONF, Run
+from mmnet.data_commands.facts import facts_of, known
 from mmnet.resume import SECTIONS, SETTINGS
 from mmnet.signature import find, signature
 from mmnet.values import describe
 
 
 PAGE = Path(__file__).with_name("configuration.md")
+DATASETS = Path(__file__).with_name("datasets.md")
 BEGIN = "<!-- From here on written by docs/generate.py -->"
+GOT = {
+    "open": "freely",
+    "account": "with an account",
+    "addresses": "as addresses of pictures",
+    "none": "no longer distributed",
+}
 PRESETS = ("model", "experiment")  # they choose parts rather than describe one
 
 
@@ -55,19 +65,44 @@ class Option:
 
 
 def main() -> None:
-    text = page()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.read_text("utf-8") == text
-        sys.exit(None if current else f"{PAGE} is not up to date: python docs/generate.py")
-    PAGE.write_text(text, "utf-8")
+    for path, text in ((PAGE, page()), (DATASETS, datasets())):
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, "utf-8")
+        elif path.read_text("utf-8") != text:
+            sys.exit(f"{path} is not up to date: python docs/generate.py")
 
 
 def page() -> str:
-    """The whole page: its own words, then the tables."""
-    own, mark, _ = PAGE.read_text("utf-8").partition(BEGIN)
+    """The whole page on the configuration: its own words, then the tables."""
+    return own_words(PAGE) + "\n\n".join(blocks()) + "\n"
+
+
+def datasets() -> str:
+    """The whole page on datasets: its own words, then one row for each."""
+    return own_words(DATASETS) + "\n".join(rows_of_datasets()) + "\n"
+
+
+def own_words(path: Path) -> str:
+    own, mark, _ = path.read_text("utf-8").partition(BEGIN)
     if not mark:
-        sys.exit(f"{PAGE}: holds no line '{BEGIN}'")
-    return own + mark + "\n\n" + "\n\n".join(blocks()) + "\n"
+        sys.exit(f"{path}: holds no line '{BEGIN}'")
+    return own + mark + "\n\n"
+
+
+def rows_of_datasets() -> Iterator[str]:
+    """What each file of conf/dataset reads, what a head can learn from it, how it is got."""
+    yield row(["dataset", "what it is", "to be learnt", "how to get it"])
+    yield row(["---"] * 4)
+    for path in sorted((CONF / "dataset").glob("*.yaml")):
+        option = read(path)
+        name = option.target.split(".")[-2]
+        offers = signature(option.target).constants.get("offers")
+        got = ""
+        if name in known():
+            facts = facts_of(name)
+            got = f"[{GOT[facts.access]}]({facts.homepage})"
+        learnt = "what its parts offer" if offers is None else ", ".join(offers)
+        yield row([f"`{option.short}`", option.says, learnt or "the text itself", got])
 
 
 def blocks() -> Iterator[str]:
@@ -158,11 +193,12 @@ def table(options: list[Option], names: list[str], types: dict[str, Any], prefix
 
 
 def type_of(key: str, types: dict[str, Any]) -> Any:
-    """Of a setting, or of one entry of a setting that is a dict."""
+    """Of a setting, or of one entry of a setting that is a section or a dict."""
     if key in types:
         return types[key]
-    _, value = get_args(types[key.rpartition(".")[0]])
-    return value
+    above, _, name = key.rpartition(".")
+    _, value = get_args(types[above])
+    return dict(value.fields)[name] if isinstance(value, Section) else value
 
 
 def row(cells: list[str]) -> str:

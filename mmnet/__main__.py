@@ -4,6 +4,7 @@ import sys
 
 
 if __name__ == "__main__":
-    says = "say what to do: python -m mmnet.train --help, or python -m mmnet.inspect --help"
+    commands = ", ".join(f"python -m mmnet.{name} --help" for name in ("train", "inspect", "data"))
+    says = f"say what to do: {commands}"
     print(f"mmnet: error: {says}", file=sys.stderr)
     sys.exit(2)

@@ -12,6 +12,7 @@ from mmnet.config import Part, Run
 from mmnet.controller.groups import mark
 from mmnet.data.bad import BadSamples
 from mmnet.data.loader import Reading
+from mmnet.data.packed import Packed
 from mmnet.errors import ConfigError, UserError
 from mmnet.hardware import choose
 from mmnet.interfaces import Names, Split
@@ -27,7 +28,7 @@ def assemble(run: Run, folder: Path) -> Job:
     check_parts(run)
     targets = targets_of(run.head)
     try:
-        dataset = make(run.dataset, data=Path(run.paths.data))
+        dataset = make_whole(run.dataset, data=Path(run.paths.data))
         train_split, val_split = (dataset.split(name, targets) for name in ("train", "val"))
     except OSError as error:  # a folder that may not be looked into
         raise UserError(f"dataset: {error}") from error
@@ -36,15 +37,21 @@ def assemble(run: Run, folder: Path) -> Job:
     balance, controller = make(run.balance), make_whole(run.controller)
     compares = any(get_object(one["_target_"]).whole_batch for _, one in heads(run.head))
     whole = run.trainer.batch_size if compares else 0
-    kept, train_split = carve(train_split, wanted(balance, controller), run.seed, whole)
 
     seed_everything(run.seed)
     model: Any = build(run, **facts_of_data(train_split, dataset.names, targets)).to(machine.device)
+    prepare = model.prepare()
+    if run.trainer.pack:
+        length = (run.encoder["text"] or {})["max_length"]
+        train_split, val_split = (
+            Packed(split, prepare["text"], length) for split in (train_split, val_split)
+        )
+    kept, train_split = carve(train_split, wanted(balance, controller), run.seed, whole)
     if controller.by is not None:
         mark(model, controller.by)
     optimizer = make(run.optimizer, model=model)
     reading = Reading(
-        prepare=model.prepare(),
+        prepare=prepare,
         targets=targets,
         hide=model.head.hide if "tokens" in targets else None,
     )

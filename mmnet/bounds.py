@@ -35,6 +35,7 @@ class Section(NamedTuple):
 
 
 ControllerPart = Annotated[Any, PartOf("controller")]
+Datasets = Annotated[dict[str, Any], PartsOf("dataset")]
 Heads = Annotated[dict[str, Any], PartsOf("head")]
 PositiveInt = Annotated[int, Range(1, says="a whole number of at least 1")]
 NonNegativeInt = Annotated[int, Range(0, says="a whole number of at least 0")]

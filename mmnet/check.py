@@ -10,10 +10,10 @@ from dataclasses import is_dataclass
 from typing import Any, NamedTuple, get_type_hints
 
 from mmnet.bounds import PartOf, PartsOf, Section
-from mmnet.compatible import Constants, comparing, metrics_of, misfits, needed_by_all
+from mmnet.compatible import Constants, comparing, learnt, metrics_of, misfits, needed_by_all
 from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, Part, Run
 from mmnet.errors import UserError, nearest
-from mmnet.rules import broken, idle_dropout, monitored, undivided, untuned
+from mmnet.rules import broken, by_length, idle_dropout, monitored, undivided, untuned
 from mmnet.signature import Signature
 from mmnet.trust import mark_of, trusted_signature
 from mmnet.values import MISSING, Misfit, fit
@@ -59,17 +59,18 @@ def check(config: Mapping[str, Any]) -> Checked:
     found += undivided(checking.values, comparing(checking.declared))
     if whole:
         found += untuned(checking.values)
+        found += by_length(checking.values, learnt(checking.declared))
     if "head" in checking.declared:
         found += monitored(checking.values, metrics_of(checking.declared))
     problems += [Problem(keys, text) for keys, text in found]
     return Checked(Run(**made) if not problems else None, problems, checking.values)
 
 
-def check_part(part: Mapping[str, Any], key: str) -> tuple[Part | None, list[str]]:
+def check_part(part: Mapping[str, Any], key: str) -> tuple[Part | None, list[Problem]]:
     """One resolved part by itself, as settings of the place `key`; and what is wrong with it."""
     checking = _Checking()
     found = checking.part({"part": part}, "part", key)
-    return found, [f"{', '.join(keys)}: {text}" for keys, text in checking.problems]
+    return found, checking.problems
 
 
 class _Checking:

@@ -26,6 +26,18 @@ def heads_of(parts: dict[str, Constants]) -> dict[str, Constants]:
     }
 
 
+def offered(parts: dict[str, Constants]) -> list[str] | None:
+    """What the dataset offers, or all of those that it is made of; None where it is not there."""
+    found = [
+        dataset["offers"]
+        for key, dataset in parts.items()
+        if key.partition(".")[0] == "dataset" and "offers" in dataset
+    ]
+    if not found:
+        return None
+    return [target for target in found[0] if all(target in one for one in found)]
+
+
 def metrics_of(parts: dict[str, Constants]) -> list[str]:
     """Names of what the head measures; those of a task begin with its name."""
     return sorted(
@@ -38,6 +50,11 @@ def metrics_of(parts: dict[str, Constants]) -> list[str]:
 def comparing(parts: dict[str, Constants]) -> list[str]:
     """The keys of heads whose loss compares the samples of a batch."""
     return [key for key, head in heads_of(parts).items() if head["whole_batch"]]
+
+
+def learnt(parts: dict[str, Constants]) -> set[str]:
+    """What the heads learn from."""
+    return {target for head in heads_of(parts).values() for target in head["targets"]}
 
 
 def needed_by_all(parts: dict[str, Constants]) -> set[str]:
@@ -83,15 +100,15 @@ def misfits(parts: dict[str, Constants], whole: bool) -> Iterator[Blame]:
     """
     heads = heads_of(parts)
     encoders = [key.partition(".")[2] for key in parts if key.startswith("encoder.")]
-    fusion, dataset = parts.get("fusion"), parts.get("dataset")
+    fusion, offers = parts.get("fusion"), offered(parts)
     for key, head in heads.items():
-        if dataset is not None:
-            lacking = [t for t in head["targets"] if t not in ("tokens", *dataset["offers"])]
+        if offers is not None:
+            lacking = [t for t in head["targets"] if t not in ("tokens", *offers)]
             if lacking:
                 yield (
                     (f"{key}._target_", "dataset._target_"),
                     f"this head learns from {', '.join(lacking)}, and the dataset offers "
-                    f"{', '.join(dataset['offers'])}",
+                    f"{', '.join(offers)}",
                 )
         lost = [name for name in head["modalities"] if name not in encoders]
         if whole and lost:

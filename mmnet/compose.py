@@ -85,14 +85,24 @@ def make(part: Part, *args: Any, **known: Any) -> Any:
         return instantiate(part, *args, _convert_="all", _recursive_=False, **known)
 
 
-def make_whole(part: Part) -> Any:
-    """The same of a part some of whose settings are parts."""
-    inner = {
-        name: make(value)
-        for name, value in part.items()
-        if isinstance(value, dict) and "_target_" in value
-    }
-    return make({name: value for name, value in part.items() if name not in inner}, **inner)
+def make_whole(part: Part, **known: Any) -> Any:
+    """The same of a part some of whose settings are parts, or hold parts by name.
+
+    Each of them is handed what is known.
+    """
+    inner: dict[str, Any] = {}
+    for name, value in part.items():
+        if is_part(value):
+            inner[name] = make_whole(value, **known)
+        elif isinstance(value, dict) and value and all(map(is_part, value.values())):
+            inner[name] = {one: make_whole(of, **known) for one, of in value.items()}
+    own = {name: value for name, value in part.items() if name not in inner}
+    return make(own, **inner, **known)
+
+
+def is_part(value: Any) -> bool:
+    """Whether a setting is a part itself."""
+    return isinstance(value, dict) and "_target_" in value
 
 
 def compose(asked: words.Words, source: Source) -> tuple[Composed, dict[str, Any]]:
@@ -137,11 +147,22 @@ def settle(
     known = [key for key, _ in leaves(config)]
     values = resolve(OmegaConf.create(config), beyond, found, known)
     checked = check(values)
-    found += leaks(values) + checked.problems
+    found = [*unexplained(found, checked.problems), *leaks(values), *checked.problems]
     told += [tell(problem, config, values, origin) for problem in found]
     if checked.run is None or told:
         raise ConfigError(list(dict.fromkeys(told)))
     return Composed(checked.run, config)
+
+
+def unexplained(lost: list[Problem], problems: Sequence[Problem]) -> list[Problem]:
+    """Without settings of a head that are missing since the dataset is of no use to it."""
+    unfit = any({"head._target_", "dataset._target_"} == set(one.keys) for one in problems)
+    told = "there is no 'dataset."
+    return [
+        one
+        for one in lost
+        if not (unfit and one.keys[0].startswith("head.") and one.text.startswith(told))
+    ]
 
 
 def resumed(

@@ -82,6 +82,8 @@ class Trainer:
     monitor: str  # "val/<metric of the head>" or "val/loss": what makes a checkpoint the best
     modality_dropout: Fraction  # chance that a training sample loses one of its modalities
     patience: PositiveInt | None  # stop after so many evaluations without a new best
+    bucket_batches: PositiveInt | None  # batches in which samples are sorted by length of text
+    pack: bool  # whether a sample is as many texts as fit; of text alone
     max_nonfinite: NonNegativeInt  # skipped steps allowed among the last 100
 
 

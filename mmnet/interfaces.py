@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # costs a second to import, and only evaluation needs it
 # workers by hiding tokens of the text; everything else comes from the dataset.
 TARGETS: dict[str, torch.dtype] = {
     "label": torch.int64,  # [B] class
-    "labels": torch.float32,  # [B, C] 1 for each label that holds, else 0
+    "labels": torch.float32,  # [B, C] 1 for each label that holds, 0 if not, NaN: nobody knows
     "value": torch.float32,  # [B] a quantity
     "group": torch.int64,  # [B] samples of one group show the same: their texts fit its images
     "match": torch.int64,  # [B] 1 where the text belongs to the image, else 0
@@ -52,7 +52,7 @@ class Sample(TypedDict, total=False):
     image: Image.Image | Tensor  # RGB, or uint8 [3, H, W]
     text: str  # cleaned, never empty
     label: int
-    labels: Sequence[float]  # multi-hot
+    labels: Sequence[float]  # 1, 0 or NaN a label, see TARGETS
     value: float
     group: int
     match: int
@@ -160,14 +160,18 @@ class Encoder(Protocol):
 
 
 class TextPrepare(Prepare, Protocol):
-    """A text encoder's `prepare`; the last three are what masked language modelling needs."""
+    """A text encoder's `prepare`, with what masked language modelling and bucketing need."""
 
+    digest: str  # of all that lengths depend on
     vocab_size: int  # ids are below it
     mask_id: int | None  # the token that hides another; None: this vocabulary has none
     special_ids: tuple[int, ...]  # never hidden: [CLS], [SEP], padding, ...
 
     def text(self, ids: list[int]) -> str:
         """Token ids back to words, for the eye."""
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Of each, in tokens, as many as `__call__` gives of it; quick for many at once."""
 
 
 class Fusion(Protocol):
@@ -224,7 +228,12 @@ class Schedule(Protocol):
 
 
 class Split(Protocol):
-    """The samples of one published split, addressable by position."""
+    """The samples of one published split, addressable by position.
+
+    It may have more: `lengths`, where it knows the lengths of its texts (mmnet.data.lengths);
+    `mixture`, where it is several in one (mmnet.data.order); and what mmnet.data.stream says of
+    one that can only be read from its beginning.
+    """
 
     digest: str  # of what the split says it holds: keys, labels, captions
     notes: dict[str, int]  # counts worth reporting, e.g. {"images without instances": 3}

@@ -164,7 +164,7 @@ def part(choice: str, /, **settings: Any) -> Any:
     handed = {fact: settings.pop(fact) for fact in facts if fact in settings}
     found, problems = check_part({**values, **settings}, key)
     if found is None or problems:
-        raise ConfigError(problems)
+        raise ConfigError([f"{', '.join(keys)}: {text}" for keys, text in problems])
     for fact, parameter in trusted_signature(found["_target_"], key).parameters.items():
         if fact in facts and parameter.required and fact not in handed:
             raise ConfigError([f"{choice}: needs {fact}=..., see {found['_target_']}"])

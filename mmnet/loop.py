@@ -58,6 +58,7 @@ def train(
         last_step=job.total,
         num_workers=run.hardware.num_workers,
         device=machine.device,
+        bucket_batches=run.trainer.bucket_batches,
     )
     line = Line(counters.step, job.total, machine.device)
     saved_at, evaluation = counters.step, None

@@ -4,13 +4,17 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mmnet.data.lengths import Lengths, OfSome, lengths_of
 from mmnet.data.loader import Reading, eval_batches
+from mmnet.data.order import Mixture
+from mmnet.data.stream import streamed
 from mmnet.errors import UserError
 from mmnet.hardware import Machine
-from mmnet.interfaces import Batch, Sample, Split
+from mmnet.interfaces import Batch, Sample, Split, TextPrepare
 
 
 USUAL, SHARE = 128, 16  # null: so many samples, at most one of so many
@@ -22,9 +26,15 @@ class Rest:
     def __init__(self, split: Split, kept: list[int]) -> None:
         self.split, self.kept = split, kept
         self.digest, self.notes = split.digest, split.notes
+        if (mixture := getattr(split, "mixture", None)) is not None:
+            ends = np.searchsorted(kept, np.cumsum(mixture.sizes))
+            self.mixture = Mixture(np.diff(ends, prepend=0).tolist(), mixture.weights)
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    def lengths(self, words: TextPrepare) -> Lengths:
+        return OfSome(lengths_of(self.split, words), self.kept)
 
     def key(self, index: int) -> str:
         return self.split.key(self.kept[index])
@@ -40,6 +50,11 @@ def carve(split: Split, size: int | None, seed: int, whole: int = 0) -> tuple[Re
     at least, if that is no more than an eighth. Raises UserError when fewer than twice as many
     are there.
     """
+    if size != 0 and streamed(split) is not None:
+        raise UserError(
+            "controller.meta_batch: no samples can be left out of a stream: set it to 0, or map "
+            "shards that lie on this machine (dataset=webdataset)"
+        )
     if size is None:
         size = min(USUAL, len(split) // SHARE)
         if whole <= len(split) // 8:

@@ -100,7 +100,7 @@ def heads(part: Part, key: str = "head") -> Iterator[tuple[str, Part]]:
 
 def without_data(run: Run) -> Multimodal:
     """The network of a run whose data nobody has read: `NO_DATA`, and a label for each class."""
-    known = {"num_labels": run.dataset["num_classes"]} if "num_classes" in run.dataset else {}
+    known = {"num_labels": run.dataset["num_classes"]} if run.dataset.get("num_classes") else {}
     return build(run, **known)
 
 

@@ -16,6 +16,8 @@ from mmnet.errors import nearest
 Blame = tuple[tuple[str, ...], str]
 Rule = Callable[..., Iterator[Blame]]
 
+STREAM = "mmnet.dataset.stream.Stream"
+
 RULES: list[tuple[tuple[str, ...], Rule]] = []
 
 
@@ -47,6 +49,33 @@ def idle_dropout(values: dict[str, Any], needed: set[str]) -> Iterator[Blame]:
         yield ("trainer.modality_dropout",), "this head cannot do without any of the modalities"
 
 
+def by_length(values: dict[str, Any], targets: set[str]) -> Iterator[Blame]:
+    """Sorting and packing texts where that cannot be; `targets`: what the heads learn from."""
+    asked = [key for key in ("trainer.bucket_batches", "trainer.pack") if values.get(key)]
+    for key in asked:
+        if "encoder.text._target_" not in values:
+            yield (key,), "there is no encoder/text in this network"
+        if values.get("dataset._target_") == STREAM:
+            yield (
+                (key, "dataset._target_"),
+                "of a stream nobody knows what comes: shards that lie on this machine can be read "
+                "with dataset=webdataset",
+            )
+    if "trainer.pack" in asked and "encoder.image._target_" in values:
+        yield (
+            ("trainer.pack", "encoder.image._target_"),
+            "texts that are put together have no picture: leave it out (~encoder/image)",
+        )
+    if "trainer.pack" in asked and (others := sorted(targets - {"tokens"})):
+        yield (
+            ("trainer.pack",),
+            f"texts that are put together have no {' and no '.join(others)}: it needs "
+            f"head=masked_lm",
+        )
+    if "trainer.pack" in asked and "encoder.text.max_length" not in values:
+        yield ("trainer.pack",), "this encoder/text has no max_length"
+
+
 @rule("paths.output")
 def a_folder(output: str) -> Iterator[Blame]:
     if not output.strip():
@@ -70,8 +99,8 @@ def whole_micro_batches(batch: int, micro: int | None) -> Iterator[Blame]:
 
 
 @rule("head.num_classes", "dataset.num_classes")
-def as_many_classes(answers: int, labels: int) -> Iterator[Blame]:
-    if answers != labels:
+def as_many_classes(answers: int, labels: int | None) -> Iterator[Blame]:
+    if labels is not None and answers != labels:
         yield (
             ("head.num_classes", "dataset.num_classes"),
             "the head must answer with as many classes as the data has",

@@ -27,6 +27,7 @@ BESIDE = {
     "optimizer=schedule_free": ("schedule=constant",),
     "head=contrastive": ("fusion=separate",),
     "fusion=separate": ("head=contrastive",),
+    "dataset=stream": ("head=contrastive", "fusion=separate"),
     **{f"dataset={name}": official(name).WORDS for name in NAMES},
 }
 

@@ -124,14 +124,17 @@ def on_real_files(dataset: str, word: str, bench: Bench) -> None:
 
 for _key, _word in (
     ("nlvr.image_size", "dataset.image_size=32"),
+    ("nlvr.augment.random_crop", "dataset.augment.random_crop=0.1"),
+    ("nlvr.split_seed", "dataset.split_seed=1"),
     ("nlvr.val_fraction", "dataset.val_fraction=0.5"),
     ("nlvr.on_bad_sample", "dataset.on_bad_sample=fail"),
     ("nlvr.max_bad_fraction", "dataset.max_bad_fraction=0.5"),
     ("openmoji.image_size", "dataset.image_size=32"),
+    ("openmoji.split_seed", "dataset.split_seed=1"),
     ("openmoji.val_fraction", "dataset.val_fraction=0.5"),
     ("openmoji.on_bad_sample", "dataset.on_bad_sample=fail"),
     ("openmoji.max_bad_fraction", "dataset.max_bad_fraction=0.5"),
-    ("openmoji.crop_scale", "dataset.crop_scale=0.1"),
+    ("openmoji.augment.random_crop", "dataset.augment.random_crop=0.1"),
     ("openmoji.tag_probability", "dataset.tag_probability=1"),
     ("openmoji.folders", "dataset.folders=[128x128_png8]"),
 ):
@@ -146,6 +149,8 @@ def refused(dataset: str, word: str, said: str, bench: Bench) -> None:
 for _key, _word, _said in (
     ("nlvr.root", "dataset.root=/nowhere", "/nowhere"),
     ("nlvr.num_classes", "dataset.num_classes=3", "dataset.num_classes=3"),
+    ("nlvr.augment.random_flip", "dataset.augment.random_flip=0.5", "augment.random_flip=0.5"),
+    ("openmoji.augment.random_flip", "dataset.augment.random_flip=0.5", "augment.random_flip=0.5"),
     ("openmoji.root", "dataset.root=/nowhere", "/nowhere"),
     ("openmoji.num_classes", "dataset.num_classes=3", "dataset.num_classes=3"),
 ):

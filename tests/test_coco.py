@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mmnet.dataset.coco import Coco, CocoSplit
+from mmnet.data.augment import Augment
+from mmnet.data.record_split import RecordSplit
+from mmnet.dataset.coco import Coco
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample, Dataset, Split
 
@@ -30,10 +33,13 @@ REAL = [
 def coco(data: Path, **changes: Any) -> Coco:
     settings = {
         "root": None,
+        "splits": "published",
+        "edition": None,
+        "train_split": ["train"],
+        "val_split": ["val"],
         "num_classes": 12,
         "image_size": 64,
-        "crop_scale": 0.5,
-        "flip_probability": 0.5,
+        "augment": Augment(random_crop=0.5, random_flip=0.5),
         "on_bad_sample": "skip",
         "max_bad_fraction": 0.01,
     }
@@ -54,7 +60,12 @@ def reference_labels(root: Path, split: str, edition: str = "2017") -> dict[str,
     return labels
 
 
-def labels(dataset: Coco, split: CocoSplit) -> dict[str, str]:
+def pixels(picture: Any) -> Any:
+    """int [H, W, 3]"""
+    return picture.permute(1, 2, 0).numpy().astype(int)
+
+
+def labels(dataset: Coco, split: RecordSplit) -> dict[str, str]:
     return {
         split.key(i).split("/")[1]: dataset.names.classes[split.sample(i, (), None)["label"]]
         for i in range(len(split))
@@ -82,10 +93,10 @@ def test_photos_may_keep_their_shape(data):
         own, square = (split.sample(index, ("image",), None)["image"] for split in splits)
         path = data / "coco" / splits[0].key(index)
         with Image.open(path) as photo:
-            assert own.size == photo.size and own.width != own.height
-        assert square.size == (64, 64)
+            assert own.shape == (3, photo.height, photo.width) and photo.width != photo.height
+        assert square.shape == (3, 64, 64)
     drawn = splits[0].sample(0, ("image",), random.Random(0))["image"]
-    assert drawn.size != splits[0].sample(0, ("image",), random.Random(1))["image"].size
+    assert drawn.shape != splits[0].sample(0, ("image",), random.Random(1))["image"].shape
 
 
 def test_real_samples(data):
@@ -97,9 +108,9 @@ def test_real_samples(data):
             file_name = split.key(i).removeprefix(f"{name}2017/")
             sample = split.sample(i, BOTH, None)
             assert sample["text"] == captions[file_name][0]
-            assert (sample["image"].mode, sample["image"].size) == ("RGB", (64, 64))
+            assert sample["image"].shape == (3, 64, 64)
             photo = Image.open(data / "coco" / split.key(i)).convert("RGB").resize((64, 64), 2)
-            assert np.abs(np.asarray(sample["image"]).astype(int) - np.asarray(photo)).mean() < 5
+            assert np.abs(pixels(sample["image"]) - np.asarray(photo)).mean() < 5
             texts = {split.sample(i, ("text",), random.Random(s))["text"] for s in range(40)}
             assert texts == set(captions[file_name])
 
@@ -204,27 +215,21 @@ def test_training_augments_by_its_random_numbers_and_evaluation_does_not(data):
 
     def picture(seed: int | None, modalities: tuple[str, ...] = BOTH) -> bytes:
         rng = None if seed is None else random.Random(seed)
-        return split.sample(3, modalities, rng)["image"].tobytes()
+        return split.sample(3, modalities, rng)["image"].numpy().tobytes()
 
     assert picture(1) == picture(1) != picture(2)
     assert picture(None) == picture(None) != picture(1)
     assert picture(1) == picture(1, ("image",)), "the crop depends on what else is asked for"
-    plain = coco(data, crop_scale=1.0, flip_probability=0.0).split("train", LABEL)
-    assert plain.sample(3, BOTH, random.Random(1))["image"].tobytes() == picture(None)
+    plain = coco(data, augment=Augment(1.0, 0.0)).split("train", LABEL)
+    shown = plain.sample(3, BOTH, random.Random(1))["image"]
+    assert shown.numpy().tobytes() == picture(None)
 
 
-def test_captions_without_instances_are_not_taken_for_coco(data):
+def test_captions_without_photos_are_not_taken_for_coco_where_it_is_looked_for(data):
     with pytest.raises(UserError) as error:
         coco(data / "coco_captions_full")
-    for part in (
-        "paths.data=",
-        "coco_captions_full lacks",
-        "instances_val2017.json",
-        "dataset.root=",
-    ):
+    for part in ("paths.data=", "coco_captions_full has the names", "dataset.root="):
         assert part in str(error.value)
-    with pytest.raises(UserError, match=r"dataset\.root=.* lacks .*instances_train2017\.json"):
-        coco(data, root=str(data / "coco_captions_full"))
 
 
 def test_root_names_the_folder(data):
@@ -232,8 +237,172 @@ def test_root_names_the_folder(data):
 
 
 def test_the_number_of_classes_must_be_that_of_the_file(data):
-    with pytest.raises(UserError, match=r"dataset\.num_classes=80, but .*12 supercat.*person, veh"):
+    with pytest.raises(UserError, match=r"dataset\.num_classes=80, but .* has 12: person, veh"):
         coco(data, num_classes=80)
+
+
+# Captions without instances, of all of the published val
+
+
+def captions_alone(data: Path, to: Path) -> Path:
+    """The 4,920 photos' captions as both splits, and the photos of none of them."""
+    published = data / "coco_captions_full/annotations/captions_val2017.json"
+    for split in ("train", "val"):
+        (to / f"{split}2017").mkdir(parents=True)
+        (to / "annotations").mkdir(exist_ok=True)
+        shutil.copy(published, to / f"annotations/captions_{split}2017.json")
+    return to
+
+
+def test_of_all_published_captions_none_is_lost(data, tmp_path):
+    """Images with 6 and 7 captions, blanks, line ends, duplicates, in no order."""
+    split = coco(captions_alone(data, tmp_path)).split("val", ("group",))
+    path = data / "coco_captions_full/annotations/captions_val2017.json"
+    published = json.loads(path.read_text())["annotations"]
+    distinct = {(one["image_id"], one["caption"]) for one in published}
+    assert (len(published), len(distinct)) == (24_614, len(split))
+    texts = [split.sample(i, ("text",), None) for i in range(len(split))]
+    counts = Counter(Counter(sample["group"] for sample in texts).values())
+    assert sum(counts.values()) == 4_920
+    raw = Counter(Counter(one["image_id"] for one in published).values())
+    assert set(raw) == {5, 6, 7} and counts[7] == raw[7] == 1
+    assert all(sample["text"] == " ".join(sample["text"].split()) for sample in texts)
+    images = [int(split.key(i).split("/")[1][:12]) for i in range(len(split))]
+    assert images == sorted(images)
+
+
+def test_without_instances_only_what_captions_tell_can_be_learnt(data, tmp_path):
+    dataset = coco(captions_alone(data, tmp_path))
+    assert len(dataset.split("train", ("match", "group"))) == 4_920
+    for target in ("label", "labels", "value"):
+        with pytest.raises(UserError, match=rf"{target} can be .*instances_.*group and match"):
+            dataset.split("train", (target,))
+
+
+def test_photos_that_are_not_there_are_bad_samples_and_their_captions_are_read(data):
+    root = str(data / "coco_captions_full")
+    split = coco(data, root=root, train_split=["val"]).split("val", ())
+    assert len(split) == 4_920
+    with pytest.raises(BadSample, match=r"val2017/000000000139\.jpg: missing file"):
+        split.sample(0, BOTH, None)
+    assert split.sample(0, ("text",), None)["text"].startswith("A woman stands in the dining")
+    with pytest.raises(UserError, match=r"train_split=train: .* it has val \(4,920\)"):
+        coco(data, root=root).split("train", ())
+
+
+def test_the_published_test_has_no_captions(data):
+    with pytest.raises(UserError, match=r"val_split=test: .* not published; .*splits=karpathy"):
+        coco(data, val_split=["test"]).split("val", LABEL)
+
+
+# Karpathy's splits
+
+
+def karpathy_photo(id: int, split: str, folder: str = "val2014", **changes: Any) -> dict[str, Any]:
+    return {
+        "filepath": folder,
+        "filename": f"COCO_{folder}_{id:012d}.jpg",
+        "imgid": id,
+        "cocoid": id,
+        "split": split,
+        "sentids": [id * 10, id * 10 + 1],
+        "sentences": [
+            {"tokens": ["a"], "raw": f"{text} {id}", "imgid": id, "sentid": id * 10 + n}
+            for n, text in enumerate(("karpathy", "again"))
+        ],
+    } | changes
+
+
+DIVIDED = [
+    karpathy_photo(9, "test"),
+    karpathy_photo(5, "val"),
+    karpathy_photo(4, "restval"),
+    karpathy_photo(3, "train", "train2014"),
+]
+
+
+def write_karpathy(root: Path, photos: list[dict[str, Any]], name: str = "") -> Path:
+    """Beside COCO of 2014, where the photos are."""
+    published = {
+        folder: [
+            photo(one["cocoid"], file_name=one["filename"])
+            for one in photos
+            if one["filepath"] == f"{folder}2014"
+        ]
+        for folder in ("train", "val")
+    }
+    write(root, "2014", **published)
+    path = root / (name or "dataset_coco.json")
+    path.write_text(json.dumps({"images": photos, "dataset": "coco"}))
+    return root
+
+
+def test_karpathy_divides_the_photos_of_2014_otherwise(tmp_path):
+    root = write_karpathy(tmp_path, DIVIDED)
+    divided = small(root, splits="karpathy", train_split=["train", "restval"], val_split=["test"])
+    train, val = (divided.split(name, OFFERED) for name in ("train", "val"))
+    assert [train.key(i) for i in range(len(train))] == [
+        "train2014/COCO_train2014_000000000003.jpg",
+        "val2014/COCO_val2014_000000000004.jpg",
+    ]
+    assert [val.key(i)[-5:] for i in range(2)] == ["jpg#0", "jpg#1"]
+    assert val.sample(1, BOTH, None)["text"] == "again 9"
+    assert val.sample(0, BOTH, None)["image"][0].float().mean() < 20
+    assert divided.split("restval", ()).key(0) == train.key(1)
+    published = small(root, splits="published").split("val", ())
+    assert [published.key(i)[-5] for i in range(3)] == ["4", "5", "9"]
+    assert "photo" in published.sample(0, ("text",), None)["text"]
+    with pytest.raises(UserError, match=r"train_split=restval: .* it has train .* val"):
+        small(root, train_split=["restval"]).split("train", ())
+
+
+def test_karpathys_photos_are_found_in_the_folders_of_2017(tmp_path):
+    """Where photo 9 is in val2017 and the others are in train2017, as the editions differ."""
+    write(tmp_path, "2017", train=[photo(id) for id in (3, 4, 5)], val=[photo(9)])
+    content = json.dumps({"images": DIVIDED})
+    (tmp_path / "annotations/dataset_coco.json").write_text(content)
+    divided = small(tmp_path, splits="karpathy", val_split=["val", "test"])
+    for name in ("train", "val"):
+        split = divided.split(name, LABEL)
+        for i in range(len(split)):
+            sample = split.sample(i, BOTH, None)
+            id = int(split.key(i)[-5])
+            assert abs(pixels(sample["image"])[32, 32, 0] - id) < 5
+            assert sample["label"] == 0
+
+
+def test_karpathys_file_alone_has_captions_and_no_labels(tmp_path):
+    (tmp_path / "val2014").mkdir()
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": DIVIDED}))
+    assert len(coco(tmp_path, splits="karpathy").split("train", ("group",))) == 1
+    with pytest.raises(UserError, match="label can be learnt from instances"):
+        coco(tmp_path, splits="karpathy").split("train", LABEL)
+    with pytest.raises(UserError, match=r"splits=published.* has no annotations/captions"):
+        coco(tmp_path)
+
+
+def test_karpathys_file_is_asked_for_by_name(data):
+    with pytest.raises(UserError, match=r"splits=karpathy: .*coco lacks dataset_coco\.json"):
+        coco(data, splits="karpathy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"split": "tets"}, r"images\[4\] has split 'tets', expected .*; did you mean 'test'"),
+        ({"filename": "../a.jpg"}, r"images\[4\] has filename"),
+        ({"filepath": "/etc"}, r"images\[4\] has filepath"),
+        ({"cocoid": None}, r"has no cocoid"),
+        ({"filename": DIVIDED[0]["filename"]}, r"is there twice"),
+        ({"sentences": [{"tokens": []}]}, r"raw.*images\[4\]|images\[...\]"),
+    ],
+)
+def test_what_is_wrong_in_karpathys_file_is_named(tmp_path, changes, said):
+    (tmp_path / "val2014").mkdir()
+    broken = [*DIVIDED, karpathy_photo(7, "train") | changes]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": broken}))
+    with pytest.raises(UserError, match=rf"dataset_coco\.json: .*{said}"):
+        coco(tmp_path, splits="karpathy")
 
 
 # Generated files
@@ -318,6 +487,30 @@ def test_of_both_editions_2017_is_taken(tmp_path):
     write(tmp_path, "2014")
     write(tmp_path, "2017")
     assert small(tmp_path).split("val", LABEL).key(0).startswith("val2017/")
+
+
+def test_an_edition_may_be_asked_for(tmp_path):
+    write(tmp_path, "2014")
+    write(tmp_path, "2017")
+    assert small(tmp_path, edition=2014).split("val", LABEL).key(0).startswith("val2014/")
+    write(tmp_path / "other", "2014")
+    with pytest.raises(UserError, match=r"edition=2017: .*captions_{train,val}2017\.json"):
+        small(tmp_path, root=str(tmp_path / "other"), edition=2017)
+
+
+def test_photos_may_lie_within_images(tmp_path):
+    write(tmp_path)
+    (tmp_path / "images").mkdir()
+    for split in ("train2017", "val2017"):
+        (tmp_path / split).rename(tmp_path / "images" / split)
+    sample = small(tmp_path).split("val", LABEL).sample(0, BOTH, None)
+    assert sample["image"].shape == (3, 64, 64)
+
+
+def test_photos_without_instances_are_kept_where_no_label_is_learnt(tmp_path):
+    photos = [photo(1), photo(2, instances=[]), photo(3)]
+    dataset = small(write(tmp_path, val=photos))
+    assert [len(dataset.split("val", (target,))) for target in ("label", "match")] == [2, 3]
 
 
 def test_several_copies_are_not_guessed_between(tmp_path):
@@ -454,15 +647,15 @@ def test_captions_are_cleaned(tmp_path):
     assert split.sample(0, BOTH, None)["text"] == "two lines"
     with pytest.raises(BadSample, match=r"train2017/000000000002.jpg: empty caption"):
         split.sample(1, BOTH, None)
-    assert split.sample(1, ("image",), None)["image"].size == (64, 64)
+    assert split.sample(1, ("image",), None)["image"].shape == (3, 64, 64)
 
 
 def test_grey_and_cmyk_photos(tmp_path):
     pictures = [Image.new("L", (50, 40), 90), Image.new("CMYK", (50, 40), (0, 255, 255, 0))]
     photos = [photo(i, picture=picture) for i, picture in enumerate(pictures, 1)]
     split = small(write(tmp_path, train=photos)).split("train", LABEL)
-    grey, red = (np.asarray(split.sample(i, BOTH, None)["image"])[32, 32] for i in (0, 1))
-    assert np.abs(grey.astype(int) - 90).max() < 4
+    grey, red = (pixels(split.sample(i, BOTH, None)["image"])[32, 32] for i in (0, 1))
+    assert np.abs(grey - 90).max() < 4
     assert red[0] > 230
     assert red[1:].max() < 25
 
@@ -477,7 +670,7 @@ def test_files_that_are_missing_or_damaged_are_bad_samples(tmp_path):
         with pytest.raises(BadSample, match=said):
             split.sample(i, BOTH, random.Random(0))
         assert split.sample(i, ("text",), None)["text"] == f"photo {i + 1}"
-    assert split.sample(2, BOTH, None)["image"]
+    assert split.sample(2, BOTH, None)["image"].shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", "a\\..\\b.jpg", "..", ""])
@@ -506,13 +699,21 @@ def test_splits_with_other_classes_are_refused(tmp_path):
     content["categories"].reverse()
     content["categories"].append({"id": 1, "name": "car", "supercategory": "vehicle"})
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"animal, kitchen, vehicle, but those of val are animal"):
+    said = r"train2017\.json: .* animal, kitchen, vehicle, but those of instances_val2017\.json are"
+    with pytest.raises(UserError, match=said):
         small(root).split("train", LABEL)
 
 
-@pytest.mark.parametrize("photos", [[], [photo(1, instances=[])], [photo(1, captions=[])]])
-def test_an_empty_split_is_refused(tmp_path, photos):
-    with pytest.raises(UserError, match=r"captions_train2017.*train would be empty"):
+@pytest.mark.parametrize(
+    ("photos", "said"),
+    [
+        ([], r"dataset\.train_split=train: .*no such samples; it has val \(1\)"),
+        ([photo(1, captions=[])], r"dataset\.train_split=train: .*no such samples"),
+        ([photo(1, instances=[])], r"no photo of train .*has an instance.*no label"),
+    ],
+)
+def test_an_empty_split_is_refused(tmp_path, photos, said):
+    with pytest.raises(UserError, match=said):
         small(write(tmp_path, train=photos)).split("train", LABEL)
 
 

@@ -21,7 +21,7 @@ from mmnet.data.files import check_root, find_root, read_csv, read_json, read_js
 from mmnet.data.held_out import held_out
 from mmnet.data.loader import EvalBatch, Reading, TrainStep, eval_batches, train_steps
 from mmnet.data.modality_dropout import divided, drop
-from mmnet.data.order import SampleRandom, draw
+from mmnet.data.order import SampleRandom, Shuffled
 from mmnet.data.pairs import another, fits
 from mmnet.errors import UserError
 from mmnet.interfaces import TARGETS, BadSample, Batch, Inputs, Sample
@@ -128,14 +128,14 @@ def test_the_seed_decides_the_order():
 
 
 def test_the_order_is_well_mixed():
-    first_epoch = np.array([index for _, index in draw(3, 10_000, range(10_000))])
+    first_epoch = np.array([index for _, index in Shuffled(3, 10_000)(range(10_000))])
     assert abs(np.corrcoef(first_epoch, np.arange(10_000))[0, 1]) < 0.05
-    second_epoch = np.array([index for _, index in draw(3, 10_000, range(10_000, 20_000))])
+    second_epoch = np.array([index for _, index in Shuffled(3, 10_000)(range(10_000, 20_000))])
     assert abs(np.corrcoef(first_epoch, second_epoch)[0, 1]) < 0.05
 
 
 def test_the_order_is_the_same_for_ever():
-    assert draw(7, 10, range(8, 12)) == [(0, 5), (0, 1), (1, 1), (1, 3)]
+    assert Shuffled(7, 10)(range(8, 12)) == [(0, 5), (0, 1), (1, 1), (1, 3)]
 
 
 @pytest.mark.parametrize("first", range(1, 13))
@@ -172,6 +172,8 @@ def test_random_numbers_depend_on_seed_epoch_and_index_alone():
     assert numbers(rng.at(2, 3)) == first
     assert rng.at(2, 3).getrandbits(64) == SampleRandom(5).at(2, 3).getrandbits(64)
     assert numbers(SampleRandom(5).at(2, 3)) == first
+    rng.at(9, 9).gauss(0, 1)
+    assert rng.at(2, 3).gauss(0, 1) == SampleRandom(5).at(2, 3).gauss(0, 1)
     others = [(SampleRandom(5), 2, 4), (SampleRandom(5), 3, 3), (SampleRandom(6), 2, 3)]
     for other, epoch, index in others:
         assert not set(numbers(other.at(epoch, index))[:3]) & set(first)
@@ -753,7 +755,10 @@ def test_malformed_json_is_named_with_the_place(tmp_path, text, said):
 def test_json_lines_end_at_line_feeds_alone(tmp_path):
     path = tmp_path / "file.json"
     path.write_bytes('\ufeff{"a": "one\u2028two"}\n\n  \r\n{"a": "\x85"}'.encode())
-    assert read_json_lines(path, dict[str, str]) == [(1, {"a": "one\u2028two"}), (4, {"a": "\x85"})]
+    assert list(read_json_lines(path, dict[str, str])) == [
+        (1, {"a": "one\u2028two"}),
+        (4, {"a": "\x85"}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -770,7 +775,7 @@ def test_malformed_json_lines_are_named_with_the_line(tmp_path, line, said):
     path = tmp_path / "file.json"
     path.write_bytes(b'{"a": 1}\n\n' + line + b"\n")
     with pytest.raises(UserError, match=rf"file\.json, line 3: .*({said})"):
-        read_json_lines(path, dict[str, int])
+        list(read_json_lines(path, dict[str, int]))
 
 
 def test_half_a_character_in_a_json_line_is_let_through(tmp_path):
@@ -778,7 +783,7 @@ def test_half_a_character_in_a_json_line_is_let_through(tmp_path):
     for text in ("\\ud800", "\\ud800 and more"):
         path.write_text(f'{{"a": "{text}"}}')
         told = {"a": text.replace("\\ud800", "\ud800")}
-        assert read_json_lines(path, dict[str, str]) == [(1, told)]
+        assert list(read_json_lines(path, dict[str, str])) == [(1, told)]
         assert read_json(path, dict[str, str]) == told
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmnet.compose import load, make
-from mmnet.errors import UserError
+from mmnet.errors import ConfigError, UserError
 from mmnet.session import run_training
 from tests.jobs import fingerprint
 from tests.official import NAMES, official
@@ -100,7 +100,7 @@ def test_evaluation_sees_the_same_and_training_something_else_each_time(
     name: str, made: Any
 ) -> None:
     found = dataset(name, made(name))
-    split = found.split("train", tuple(found.offers))
+    split = found.split("train", found.learnable("train"))
     modalities = ("image", "text")
     for index in range(0, len(split), max(1, len(split) // 5)):
         once, again = (split.sample(index, modalities, None) for _ in range(2))
@@ -109,3 +109,10 @@ def test_evaluation_sees_the_same_and_training_something_else_each_time(
             fingerprint(split.sample(index, modalities, random.Random(seed))) for seed in (1, 1)
         ]
         assert drawn[0] == drawn[1]
+
+
+def test_a_head_that_learns_from_what_a_dataset_lacks_is_one_problem() -> None:
+    with pytest.raises(ConfigError) as error:
+        load("dataset=sbu")
+    assert len(error.value.problems) == 1
+    assert "learns from label, and the dataset offers group, match" in str(error.value)

@@ -5,12 +5,18 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import yaml
 
+from mmnet.compose import load
+from mmnet.config import Run
+from mmnet.data_commands import options
+from mmnet.data_commands.chosen import choose
+from mmnet.data_commands.cli import COMMANDS
 from mmnet.errors import ConfigError, report
 from mmnet.preflight import preflight
 from mmnet.track.recorder import read
@@ -47,8 +53,25 @@ def generate() -> ModuleType:
 
 
 def test_the_tables_are_those_of_conf(generate: ModuleType) -> None:
-    written = (DOCS / "configuration.md").read_text("utf-8")
-    assert generate.page() == written, "run: python docs/generate.py"
+    for name, text in (("configuration", generate.page()), ("datasets", generate.datasets())):
+        written = (DOCS / f"{name}.md").read_text("utf-8")
+        assert text == written, "run: python docs/generate.py"
+
+
+def run_of(words: Sequence[str]) -> Run:
+    return load(*words)
+
+
+def test_commands_on_data_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = set()
+    for _, content in (block for path in PAGES for block in blocks(path)):
+        for command in re.findall(r"^python -m mmnet\.data (.*)$", content, re.MULTILINE):
+            name, *given = shlex.split(command, comments=True)
+            kind = getattr(options, name.capitalize())
+            options.read(given, kind, run_of if kind is options.Probe else choose)
+            seen.add(name)
+    assert seen == COMMANDS.keys()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from sklearn.metrics import (  # type: ignore[import-untyped]
     average_precision_score,
+    f1_score,
     r2_score,
     roc_auc_score,
 )
@@ -206,6 +207,56 @@ def test_multilabel_metrics_agree_with_scikit_learn_where_a_label_is_absent() ->
     for name, score in (("mAP", average_precision_score), ("auroc", roc_auc_score)):
         expected = np.mean([score(labels[:, one], logits[:, one]) for one in known])
         assert found[name].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_multilabel_leaves_out_what_nobody_knows() -> None:
+    labels, logits = labels_and_logits()
+    labels[torch.rand(9, 5) < 0.4] = torch.nan
+    labels[3] = torch.nan  # nothing known of one sample
+    logits.requires_grad_()
+    for loss in ("bce", "asymmetric"):
+        head = multilabel(loss=loss)
+        found = head.loss(logits, {"labels": labels})
+        alone = [
+            head.loss(row[None, known], {"labels": wanted[None, known]})
+            for row, wanted in zip(logits, labels, strict=True)
+            if (known := ~wanted.isnan()).any()
+        ]
+        assert found.item() == pytest.approx((sum(alone) / 9).item(), abs=1e-6)
+    found.backward()
+    assert (logits.grad[labels.isnan()] == 0).all()
+    assert (logits.grad[~labels.isnan()] != 0).any()
+
+
+def test_multilabel_metrics_are_of_the_known_labels_alone() -> None:
+    head = multilabel()
+    labels, logits = (torch.rand(60, 5) < 0.4).float(), torch.randn(60, 5)
+    labels[torch.rand(60, 5) < 0.3] = torch.nan
+    labels[:, 2] = torch.nan  # never known
+    labels[labels[:, 4] == 0, 4] = torch.nan  # never known to be absent
+    metrics = head.metrics()
+    for rows in (slice(20), slice(20, 60)):
+        head.update(metrics, logits[rows], {"labels": labels[rows]})
+    found = metrics.compute()
+
+    def mean(score: Any, columns: list[int]) -> float:
+        known = [~labels[:, one].isnan() for one in columns]
+        return np.mean(
+            [score(labels[k, one], logits[k, one]) for k, one in zip(known, columns, strict=True)]
+        )
+
+    assert found["auroc"].item() == pytest.approx(mean(roc_auc_score, [0, 1, 3]), abs=1e-6)
+    precise = mean(average_precision_score, [0, 1, 3, 4])
+    assert found["mAP"].item() == pytest.approx(precise, abs=1e-6)
+    macro = mean(lambda truth, logit: f1_score(truth, logit > 0), [0, 1, 3, 4]) * 4 / 5
+    assert found["macro_f1"].item() == pytest.approx(macro, abs=1e-6)
+
+
+def test_multilabel_words_judge_the_known_labels() -> None:
+    labels = torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan], [0.0, torch.nan]])
+    names = Names(labels=("a", "b"))
+    shown = multilabel(num_labels=2).words(torch.ones(3, 2), {"labels": labels}, names)
+    assert shown == [("a", "a, b", True), ("–", "a, b", None), ("–", "a, b", False)]
 
 
 # A quantity

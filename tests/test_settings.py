@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import torch
-from PIL import ImageChops, ImageOps
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,11 +22,13 @@ from tests import (  # noqa: F401 (they register their cases)
     settings_controller,
     settings_datasets,
     settings_fusion,
+    settings_loader,
     settings_parts,
     settings_trackers,
 )
 from tests.command import Ended, run
 from tests.jobs import fingerprint, metrics, run_job
+from tests.official import official
 from tests.settings import (
     CASES,
     THREE_STEPS,
@@ -538,7 +539,27 @@ def _(bench: Bench) -> None:
 @case("dataset.coco.image_size")
 def _(bench: Bench) -> None:
     job = bench.job(*bench.coco, "dataset.image_size=40")
-    assert job.val.sample(0, ("image",), None)["image"].size == (40, 40)
+    assert job.val.sample(0, ("image",), None)["image"].shape == (3, 40, 40)
+
+
+@case("dataset.coco.splits")
+def _(bench: Bench) -> None:
+    assert "lacks dataset_coco.json" in bench.refusal(*bench.coco, "dataset.splits=karpathy")
+
+
+@case("dataset.coco.edition")
+def _(bench: Bench) -> None:
+    assert "captions_{train,val}2014" in bench.refusal(*bench.coco, "dataset.edition=2014")
+
+
+@case("dataset.coco.train_split")
+def _(bench: Bench) -> None:
+    assert len(bench.job(*bench.coco, "dataset.train_split=[train,val]").train) == 80 + 79
+
+
+@case("dataset.coco.val_split")
+def _(bench: Bench) -> None:
+    assert bench.job(*bench.coco, "dataset.val_split=[train]").val.key(0).startswith("train2017/")
 
 
 def whole_and_drawn(bench: Bench, *words: str) -> tuple[Any, Any]:
@@ -548,19 +569,53 @@ def whole_and_drawn(bench: Bench, *words: str) -> tuple[Any, Any]:
     return plain, split.sample(0, ("image",), random.Random(0))["image"]
 
 
-@case("dataset.coco.crop_scale")
+@case("dataset.coco.augment.random_crop")
 def _(bench: Bench) -> None:
-    still = "dataset.flip_probability=0"
-    plain, drawn = whole_and_drawn(bench, still, "dataset.crop_scale=1")
-    assert ImageChops.difference(plain, drawn).getbbox() is None
-    plain, drawn = whole_and_drawn(bench, still, "dataset.crop_scale=0.1")
-    assert ImageChops.difference(plain, drawn).getbbox() is not None
+    still = "dataset.augment.random_flip=0"
+    plain, drawn = whole_and_drawn(bench, still, "dataset.augment.random_crop=1")
+    assert torch.equal(plain, drawn)
+    plain, drawn = whole_and_drawn(bench, still, "dataset.augment.random_crop=0.1")
+    assert not torch.equal(plain, drawn)
 
 
-@case("dataset.coco.flip_probability")
+@case("dataset.coco.augment.random_flip")
 def _(bench: Bench) -> None:
-    plain, drawn = whole_and_drawn(bench, "dataset.crop_scale=1", "dataset.flip_probability=1")
-    assert ImageChops.difference(ImageOps.mirror(plain), drawn).getbbox() is None
+    words = ("dataset.augment.random_crop=1", "dataset.augment.random_flip=1")
+    plain, drawn = whole_and_drawn(bench, *words)
+    assert torch.equal(plain.flip(-1), drawn)
+
+
+GENOME = ("dataset=visual_genome", *official("visual_genome").WORDS, "dataset.image_size=32")
+
+
+def genome(bench: Bench) -> tuple[Path, Words]:
+    """A small Visual Genome with COCO's val beside it, and the words of a run on it."""
+    root = settings_datasets.folder_of("visual_genome", bench.data)
+    return root, (*GENOME, f"paths.data='{root}'")
+
+
+@case("dataset.visual_genome.what")
+def _(bench: Bench) -> None:
+    said = bench.refusal(*genome(bench)[1], "dataset.what=regions")
+    assert "what=regions offers group and match, and a head wants label" in said
+
+
+@case("dataset.visual_genome.coco_root")
+def _(bench: Bench) -> None:
+    root, words = genome(bench)
+    shared = "images that COCO evaluates with"
+    assert shared not in bench.job(*words).train.notes
+    assert bench.job(*words, f"dataset.coco_root='{root}'").train.notes[shared] == 10
+    assert "lacks annotations/" in bench.refusal(*words, f"dataset.coco_root='{root}/VG_100K'")
+
+
+@case("dataset.visual_genome.leave_out_coco")
+def _(bench: Bench) -> None:
+    root, words = genome(bench)
+    leaving = bench.job(*words, f"dataset.coco_root='{root}'", "dataset.leave_out_coco=true")
+    plain = bench.job(*words)
+    assert len(leaving.train) < len(plain.train) and len(leaving.val) == len(plain.val)
+    assert "dataset.coco_root=" in bench.refusal(*words, "dataset.leave_out_coco=true")
 
 
 def damaged(bench: Bench) -> Words:

@@ -21,7 +21,7 @@ MODULES = {
 }
 LONGEST = 300  # lines; what needs more is two rooms
 
-COMMANDS = ("train", "inspect", "meta_train")
+COMMANDS = ("train", "inspect", "meta_train", "data_commands")
 GROUPS = tuple(group for group in PACKAGES if group != "tracker")
 CONTRACTS = ("bounds", "errors", "interfaces", "outer")
 LOOP = ("average", "checkpoint", "evaluation", "hardware", "job", "loop", "model", "stop")
@@ -47,11 +47,15 @@ STRANGERS = {
     **dict.fromkeys(LOOP, (*GROUPS, "session", *COMMANDS, "preflight", "report")),
     "session": (*GROUPS, *COMMANDS, "preflight"),
     "meta_train": ("inspect",),
+    "data_commands": ("train", "inspect", "meta_train", "session"),
+    "__main__": (),
 }
 # Loaded by a run, and by no command line that is only read.
 HEAVY = {
-    *("matplotlib", "mlflow", "msgspec", "numpy", "PIL", "safetensors", "schedulefree", "timm"),
+    *("matplotlib", "mlflow", "msgspec", "mwparserfromhell", "numpy", "PIL", "safetensors"),
+    *("schedulefree", "timm"),
     *("tokenizers", "torch", "torchmetrics", "torchvision", "tqdm", "transformers", "wandb"),
+    "warcio",
 }
 
 
@@ -82,7 +86,12 @@ def nodes(tree: ast.AST, at_import: bool) -> Iterator[ast.AST]:
 
 
 def room(module: str) -> str:
-    """ "loop" of mmnet.loop, "encoder" of mmnet.encoder.image.timm, "" of mmnet itself."""
+    """ "loop" of mmnet.loop, "encoder" of mmnet.encoder.image.timm, "" of mmnet itself.
+
+    What starts a command is in no other room, wherever it stands for `python -m` to find it.
+    """
+    if module.endswith(".__main__"):
+        return "__main__"
     return module.split(".")[1] if "." in module else ""
 
 

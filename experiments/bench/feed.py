@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from mmnet.checkpoint import Writer
 from mmnet.compose import make
 from mmnet.config import Run
 from mmnet.data.bad import BadSamples
+from mmnet.data.lengths import Numbers
 from mmnet.data.loader import Reading, TrainStep, train_steps
 from mmnet.hardware import choose
 from mmnet.interfaces import Inputs, Names, Sample
@@ -53,6 +55,22 @@ class Memory:
     def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
         made: Sample = self.samples[index]
         return made
+
+    def lengths(self, words: Any) -> "Sizes":
+        return Sizes([len(sample["text"]) for sample in self.samples])
+
+
+class Sizes:
+    """Of texts that are tensors already."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self._sizes = sizes
+
+    def __call__(self, index: int, rng: random.Random | None) -> int:
+        return self._sizes[index]
+
+    def longest(self) -> Numbers:
+        return np.array(self._sizes, np.int32)
 
 
 class Ready:

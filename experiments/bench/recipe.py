@@ -1,7 +1,8 @@
 """Does the default CPU recipe train as well as the naive fp32 loop, in how much of its time?
 
 The default: bf16 autocast with attention in fp32, fused AdamW, captions padded to the
-longest of their batch; the loop with everything on. The naive loop: fp32, torch's AdamW as
+longest of their batch; the loop with everything on. With real lengths of captions also the same
+with batches of about one length (trainer.bucket_batches). The naive loop: fp32, torch's AdamW as
 it comes, captions padded to the limit, four lines a step. Both train the same network from
 the same first weights on the same batches.
 """
@@ -9,7 +10,8 @@ the same first weights on the same batches.
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from experiments.bench.towers import (
     SMALL,
     TWO_TOWER,
     Shape,
+    coco,
     full,
     network,
     padded,
@@ -42,6 +45,7 @@ from mmnet.track.none import Nowhere
 from mmnet.track.recorder import read
 
 
+WINDOW = 24  # batches that are sorted together; as many steps are measured, one of each
 PREDECESSOR_MS = 749.0  # of github.com/tim-dickey/multi-modal-neural-network, fp32
 
 
@@ -81,8 +85,14 @@ def default(run: Run, shape: Shape, vocabulary: Path, data: list[Any]) -> Traine
     return Trained(clock.per_step(2, job.total), losses)
 
 
+def bucketed(run: Run, shape: Shape, vocabulary: Path, data: list[Any]) -> Trained:
+    trainer = replace(run.trainer, bucket_batches=WINDOW)
+    return default(replace(run, trainer=trainer), shape, vocabulary, data)
+
+
 Recipe = Callable[[Run, Shape, Path, list[Any]], Trained]
 RECIPES: dict[str, Recipe] = {"naive": naive, "default": default}
+WITH_BUCKETS: dict[str, Recipe] = {**RECIPES, "bucketed": bucketed}
 
 
 def settings(shape: Shape, steps: int, *more: str) -> Run:
@@ -99,16 +109,21 @@ def settings(shape: Shape, steps: int, *more: str) -> Run:
 
 
 def speed(
-    shape: Shape, data: list[Any], vocabulary: Path, steps: int, rounds: int
+    shape: Shape,
+    data: list[Any],
+    vocabulary: Path,
+    steps: int,
+    rounds: int,
+    recipes: Mapping[str, Recipe] = RECIPES,
 ) -> dict[str, list[float]]:
-    """CPU seconds a step of both recipes, in rounds."""
+    """CPU seconds a step of each recipe, in rounds."""
     run = settings(shape, steps)
 
     def seconds(recipe: Recipe) -> float:
         return recipe(run, shape, vocabulary, data).seconds
 
     return common.interleave(
-        {name: partial(seconds, recipe) for name, recipe in RECIPES.items()}, rounds
+        {name: partial(seconds, recipe) for name, recipe in recipes.items()}, rounds
     )
 
 
@@ -177,6 +192,15 @@ def main() -> None:
             for name, seconds in found.items():
                 report.figure(f"{case}: {name}, a step", [1000 * s for s in seconds], "ms")
             report.ratio(f"{case}: default / naive", found["default"], found["naive"], aim)
+
+        case, steps_of_window = "captions of COCO", 6 if given.quick else WINDOW + 3
+        data = samples(WINDOW * tower.batch_size, tower, coco)
+        found = speed(tower, data, vocabulary, steps_of_window, given.rounds, WITH_BUCKETS)
+        for name, seconds in found.items():
+            report.figure(f"{case}: {name}, a step", [1000 * s for s in seconds], "ms")
+        report.ratio(f"{case}: default / naive", found["default"], found["naive"])
+        report.ratio(f"{case}: bucketed / naive", found["bucketed"], found["naive"], 0.45)
+        report.ratio(f"{case}: bucketed / default", found["bucketed"], found["default"])
 
         for case, shape in (("ViT 6, text 4", NAMED), ("ViT 8, text 6", EQUAL_WORK)):
             shape = shape._replace(batch_size=2) if given.quick else shape

@@ -2,10 +2,17 @@
 
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from mmnet.data.files import is_bare, read_json
+from mmnet.data.karpathy import read_karpathy
 from mmnet.errors import UserError
+
+
+# Where Karpathy's file may lie.
+KARPATHY = ("dataset_coco.json", "annotations/dataset_coco.json", "karpathy/dataset_coco.json")
 
 
 # What is read of the files, by their own names. gc=False: millions of them, none in a cycle.
@@ -38,25 +45,36 @@ class Captions(msgspec.Struct):
     annotations: list[Caption]
 
 
-class Categories(msgspec.Struct):
-    categories: list[Category]
-
-
 class Instances(msgspec.Struct):
     images: list[Photo]
     annotations: list[Instance]
     categories: list[Category]
 
 
-def supercategories(categories: list[Category]) -> list[str]:
-    """Each once, in the order of their first category."""
-    return list(dict.fromkeys(category.supercategory for category in categories))
+class Listed(msgspec.Struct):
+    images: list[Photo]
 
 
-def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int, int]:
-    """Image id -> class of its largest instance. Raises UserError for an unknown category."""
+class Contents(NamedTuple):
+    """What a file of instances says of each image."""
+
+    path: Path
+    classes: list[str]  # the supercategories, each once, in the order of their first category
+    photos: list[Photo]
+    labels: dict[int, int]  # image id -> class of its largest instance
+    held: dict[int, list[int]]  # image id -> the class of each of its instances
+
+
+def contents_of(path: Path) -> Contents:
+    """Of the largest by area, the lowest id among equals; crowds (iscrowd) are no instances.
+
+    Raises UserError for a malformed file and an unknown category.
+    """
+    instances = read_json(path, Instances)
+    classes = list(dict.fromkeys(category.supercategory for category in instances.categories))
     of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
     largest: dict[int, Instance] = {}
+    held: dict[int, list[int]] = defaultdict(list)
     for instance in instances.annotations:
         if instance.iscrowd:
             continue
@@ -65,20 +83,37 @@ def labels_of(instances: Instances, classes: list[str], path: Path) -> dict[int,
                 f"{path}: annotation {instance.id} of image {instance.image_id} has category_id "
                 f"{instance.category_id}, which is not among the file's categories"
             )
+        held[instance.image_id].append(of_category[instance.category_id])
         best = largest.setdefault(instance.image_id, instance)
         if (instance.area, -instance.id) > (best.area, -best.id):
             largest[instance.image_id] = instance
-    return {image: of_category[instance.category_id] for image, instance in largest.items()}
+    labels = {image: of_category[instance.category_id] for image, instance in largest.items()}
+    return Contents(path, classes, instances.images, labels, dict(held))
 
 
-def held_of(instances: Instances, classes: list[str]) -> dict[int, list[int]]:
-    """Image id -> the class of each of its instances."""
-    of_category = {c.id: classes.index(c.supercategory) for c in instances.categories}
-    held: dict[int, list[int]] = defaultdict(list)
-    for instance in instances.annotations:
-        if not instance.iscrowd:
-            held[instance.image_id].append(of_category[instance.category_id])
-    return held
+def evaluation_files(root: Path) -> list[Path]:
+    """Those that say which images COCO's networks are evaluated with: of val of 2017, or else of
+    2014, and Karpathy's. Raises UserError where `root` has none."""
+    listed = [
+        f"{kind}_val{year}.json" for year in (2017, 2014) for kind in ("captions", "instances")
+    ]
+    files = [path for name in listed if (path := root / "annotations" / name).exists()]
+    divided = [path for name in KARPATHY if (path := root / name).exists()]
+    if not (files or divided):
+        raise UserError(f"{root} lacks annotations/{listed[0]}, or another list of COCO's val")
+    return files[:1] + divided[:1]
+
+
+def evaluation_images(root: Path) -> set[int]:
+    """Ids of the images that COCO's networks are evaluated with. Raises UserError."""
+    found: set[int] = set()
+    for path in evaluation_files(root):
+        if path.name in KARPATHY:
+            held = (photo for photo in read_karpathy(path) if photo.split in ("val", "test"))
+            found |= {photo.cocoid for photo in held if photo.cocoid is not None}
+        else:
+            found |= {photo.id for photo in read_json(path, Listed).images}
+    return found
 
 
 def texts_of(captions: Captions) -> dict[int, tuple[str, ...]]:
@@ -95,7 +130,7 @@ def names_of(photos: dict[Path, list[Photo]]) -> dict[int, str]:
     for path, listed in photos.items():
         for photo in listed:
             name = photo.file_name
-            if "/" in name or "\\" in name or name in ("", ".", ".."):
+            if not is_bare(name):
                 raise UserError(
                     f"{path}: image {photo.id} has file_name {name!r}, expected the bare name of "
                     f"a file, such as 000000000139.jpg"

@@ -1,17 +1,20 @@
 """Finding a published dataset by its layout, and parsing its JSON and CSV."""
 
+import bz2
 import codecs
 import csv
 import errno
 import fnmatch
+import gzip
 import hashlib
 import io
 import json
 import mmap
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import msgspec
 
@@ -20,6 +23,7 @@ from mmnet.errors import UserError, nearest, reason
 
 T = TypeVar("T")
 
+DAMAGE = (OSError, EOFError, zlib.error)  # of a packed file
 DEPTH = 3  # folders below paths.data in which a dataset is looked for
 
 
@@ -74,6 +78,8 @@ def find_root(
             elif accept(folder):
                 found[folder.resolve()] = folder
                 folders.clear()  # hundreds of thousands of files, and no dataset among them
+            else:
+                nearly.append(f"{folder} has the names, but is none by what is in it")
         if len(folder.relative_to(data).parts) >= DEPTH:
             folders.clear()
     if len(found) == 1:
@@ -125,6 +131,11 @@ def inside(place: str) -> bool:
     return bool(place) and parts[0] != "" and ".." not in parts and ":" not in parts[0]
 
 
+def is_bare(name: str) -> bool:
+    """Whether a name that stands in a file is that of a file or folder, without a path."""
+    return not set(name) & set("/\\:\0") and name not in ("", ".", "..")
+
+
 def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
     """SHA-256 of what a split says it holds, row by row."""
     digest = hashlib.sha256()
@@ -134,49 +145,85 @@ def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """What `kind`, a msgspec type, asks for of the file.
+    """What `kind`, a msgspec type, asks for of the file, packed or not (see `opened`).
 
     Raises UserError naming the file and the place in it.
     """
     try:
+        with opened(path) as file:
+            begin = file.read(1)
+            if begin == codecs.BOM_UTF8[:1] or not isinstance(file, io.BufferedReader):
+                return _decoded((begin + file.read()).removeprefix(codecs.BOM_UTF8), kind)
         # Mapped, not read: a file may have 450 MB of which a tenth is asked for.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             return _decoded(text, kind)
+    except (msgspec.MsgspecError, *DAMAGE, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_json_array(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """(number from 0, content) of each element of a file that is one array, see `read_json`.
+
+    Elements are made one by one of the mapped file, so that one of a gigabyte takes little
+    memory. Raises UserError naming the file and the element.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            # Not closed by hand: elements look into it.
+            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        for number, element in enumerate(msgspec.json.decode(text, type=list[msgspec.Raw])):
+            try:
+                content = _decoded(memoryview(element), kind)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise UserError(f"{path}, element {number}: {error}") from error
+            yield number, content
     except (msgspec.MsgspecError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def read_json_lines(path: Path, kind: type[T]) -> list[tuple[int, T]]:
-    """(number, content) of each line that is not blank, see `read_json`.
+def read_json_lines(path: Path, kind: type[T]) -> Iterator[tuple[int, T]]:
+    """(number, content) of each line that is not blank, see `read_json` and `opened`.
 
     Raises UserError naming the file and the line.
     """
-    found = []
-    number = 1
+    number = 0
     try:
         # In bytes, which end a line at "\n" alone; in text some characters inside a string do too.
-        with path.open("rb") as file:
+        with opened(path) as file:
             for number, line in enumerate(file, 1):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if text.strip():
-                    found.append((number, _decoded(text, kind)))
-    except OSError as error:
-        raise UserError(f"{path}: {error}") from error
+                    yield number, _decoded(text, kind)
+    except DAMAGE as error:
+        raise UserError(f"{path}, after line {number}: {error}") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: {error}") from error
-    return found
 
 
 def lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file, which end at "\\n" alone; a byte that is no UTF-8 costs its
     character. Raises UserError."""
+    number = -1
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             for number, line in enumerate(file):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
                 yield text.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
-    except OSError as error:
-        raise UserError(f"{path}: {error}") from error
+    except DAMAGE as error:
+        raise UserError(f"{path}, after line {number + 1}: {error}") from error
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file, unpacked (gzip, bzip2) by what it begins with, whatever its name.
+
+    Raises OSError, and while it is read one of DAMAGE.
+    """
+    with path.open("rb") as file:
+        begin = file.read(3)
+    if begin == b"BZh":
+        return bz2.open(path)  # of any number of streams
+    return cast(IO[bytes], gzip.open(path)) if begin[:2] == b"\x1f\x8b" else path.open("rb")
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
@@ -223,7 +270,7 @@ def _decoded(text: Any, kind: type[T]) -> T:
         if not any(word in str(error) for word in ("surrogate", "truncated")):
             raise
         try:
-            loose = json.loads(text[:])
+            loose = json.loads(bytes(text))
         except ValueError:
             raise error from None
         return msgspec.convert(loose, type=kind)

@@ -1,30 +1,21 @@
 """Raw samples to batches on the device, in this process or in workers, with the same result."""
 
-import math
-import os
 import random
-import signal
-import sys
-import threading
-import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mmnet.data.batch import blanks, collate
+from mmnet.data.lengths import lengths_of
 from mmnet.data.masking import HideTokens
-from mmnet.data.order import SampleRandom, draw
-from mmnet.errors import UserError
+from mmnet.data.order import ALONE, Bucketed, Mixed, Order, SampleRandom, Share, Shuffled
+from mmnet.data.stream import Held, Raw, filled, streamed
+from mmnet.data.workers import in_workers
 from mmnet.interfaces import IGNORED, TARGETS, BadSample, Batch, Inputs, Prepare, Split
-
-
-# A terminal or a scheduler sends them to every process, and the trainer wants to save first.
-# Elsewhere than on Linux a worker could not tell the trainer's own SIGTERM from theirs.
-GROUP_SIGNALS = [signal.SIGINT, signal.SIGTERM] if sys.platform == "linux" else [signal.SIGINT]
 
 
 class _Row(NamedTuple):
@@ -41,7 +32,7 @@ class Reading(NamedTuple):
 
 
 class TrainStep(NamedTuple):
-    """The data of one optimizer step."""
+    """The data of one optimizer step, or a rank's share of it."""
 
     step: int
     batches: list[Batch]  # one a micro-batch; those that lost all their samples are left out
@@ -50,7 +41,7 @@ class TrainStep(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """One batch in the order of the split."""
+    """One batch in the order of the split, or a rank's share of it."""
 
     batch: Batch | None  # None where no sample of it could be read
     indices: list[int]  # of its samples
@@ -68,25 +59,37 @@ def train_steps(
     last_step: int,
     num_workers: int,
     device: torch.device,
+    share: Share = ALONE,
+    bucket_batches: int | None = None,
 ) -> Generator[TrainStep, None, None]:
     """Steps `first_step` to `last_step` of the endless shuffled sequence, epoch after epoch.
 
     Step k holds positions (k - 1) * batch_size up to k * batch_size, across the border of two
-    epochs where it falls so; its micro-batches are consecutive slices of them. A sample that
-    cannot be read makes its micro-batch smaller.
+    epochs where it falls so; its micro-batches are consecutive slices of `share` of them, the
+    last of them smaller where they do not divide evenly. A sample that cannot be read makes its
+    micro-batch smaller. bucket_batches: sort by length of text in windows of so many steps.
 
-    Raises UserError when a worker fails.
+    Raises UserError when a worker fails, or a stream does.
     """
     steps = range(first_step, last_step + 1)
-    slices = (
-        range(start, min(start + micro_batch_size, step * batch_size))
-        for step in steps
-        for start in range((step - 1) * batch_size, step * batch_size, micro_batch_size)
-    )
-    with closing(_read(_Reader(split, reading, seed), slices, num_workers, device)) as reads:
+
+    def cut(step: int) -> list[range]:
+        own = share.of(range((step - 1) * batch_size, step * batch_size))
+        return [own[i : i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
+
+    positions = (one for step in steps for one in cut(step))
+    slices: Iterator[Slice] = positions
+    order = None
+    if (source := streamed(split)) is not None:
+        start = (first_step - 1) * batch_size
+        slices = filled(source.stream(seed, start), start, positions)
+    else:
+        order = order_of(split, reading, seed, batch_size, bucket_batches)
+    reader = _Reader(split, reading, seed, order)
+    with closing(_read(reader, slices, num_workers, device)) as reads:
         for step in steps:
             batches, samples, bad = [], 0, []
-            for _ in range(math.ceil(batch_size / micro_batch_size)):
+            for _ in cut(step):
                 batch, indices, broken = next(reads)
                 if batch is not None:
                     batches.append(batch)
@@ -103,43 +106,75 @@ def eval_batches(
     num_workers: int,
     device: torch.device,
     limit: int | None = None,
+    share: Share = ALONE,
 ) -> Generator[EvalBatch, None, None]:
     """All samples, or the first `limit`, once, in order and without augmentation.
+
+    Of several ranks each reads its `share` of every run of world * batch_size samples; where the
+    last of them holds fewer samples than there are ranks, some have a batch less.
 
     Raises UserError when a worker fails.
     """
     size = len(split) if limit is None else min(limit, len(split))
-    slices = (range(i, min(i + batch_size, size)) for i in range(0, size, batch_size))
-    return _read(_Reader(split, reading, None), slices, num_workers, device)
+    at_once = batch_size * share.world
+    runs = (range(start, min(start + at_once, size)) for start in range(0, size, at_once))
+    slices = (own for run in runs if len(own := share.of(run)))
+    return _read(_Reader(split, reading, None, None), slices, num_workers, device)
+
+
+def order_of(
+    split: Split, reading: Reading, seed: int, batch_size: int, bucket_batches: int | None
+) -> Order:
+    """What stands where in training."""
+    mixture = getattr(split, "mixture", None)
+    order: Order = Shuffled(seed, len(split)) if mixture is None else Mixed(seed, mixture)
+    if bucket_batches is None:
+        return order
+    words: Any = reading.prepare["text"]
+    return Bucketed(order, seed, batch_size, bucket_batches, lengths_of(split, words))
+
+
+Slice = range | list[Raw]  # positions, or what a stream has there
+
+
+class _Due(NamedTuple):
+    """A sample that is to be read."""
+
+    split: Split | Held
+    number: int
+    rng: SampleRandom | None  # one object for all
 
 
 class _Reader(Dataset[EvalBatch]):
     """Positions -> the batch they make. `seed` None: positions are indices."""
 
-    def __init__(self, split: Split, reading: Reading, seed: int | None) -> None:
-        self.split, self.reading, self.seed = split, reading, seed
+    def __init__(
+        self, split: Split, reading: Reading, seed: int | None, order: Order | None
+    ) -> None:
+        self.split, self.reading, self.order = split, reading, order
+        self.rng = None if seed is None else SampleRandom(seed)
         self.modalities = tuple(reading.prepare)
         self.blank = blanks(reading.prepare)
 
-    def __getitem__(self, positions: range) -> EvalBatch:
+    def __getitem__(self, asked: Slice) -> EvalBatch:
         rows: list[_Row] = []
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
-        for index, rng in self._drawn(positions):
+        for due in self._drawn(asked):
             try:
-                rows.append(self._row(index, rng))
-                indices.append(index)
+                rows.append(self._row(*due))
+                indices.append(due.number)
             except BadSample as problem:
                 bad.append((problem.key, problem.reason))
         return EvalBatch(self._collate(rows) if rows else None, indices, bad)
 
-    def _row(self, index: int, rng: SampleRandom | None) -> _Row:
+    def _row(self, split: Split | Held, index: int, rng: SampleRandom | None) -> _Row:
         """One sample as tensors. Raises BadSample."""
-        sample: dict[str, Any] = dict(self.split.sample(index, self.modalities, rng))
+        sample: dict[str, Any] = dict(split.sample(index, self.modalities, rng))
         there = [name for name in self.modalities if name in sample]
         if not there:
             lacks = " and ".join(f"no {name}" for name in self.modalities)
-            raise BadSample(self.split.key(index), lacks)
+            raise BadSample(split.key(index), lacks)
         tensors = {name: self.reading.prepare[name](sample[name]) for name in there}
         targets = {name: sample[name] for name in self.reading.targets if name != "tokens"}
         if self.reading.hide is not None:
@@ -162,13 +197,18 @@ class _Reader(Dataset[EvalBatch]):
                 targets[name] = torch.tensor(values, dtype=TARGETS[name])
         return Batch(inputs, targets, len(rows))
 
-    def _drawn(self, positions: range) -> Iterator[tuple[int, SampleRandom | None]]:
-        if self.seed is None:
-            yield from ((index, None) for index in positions)
+    def _drawn(self, asked: Slice) -> Iterator[_Due]:
+        if isinstance(asked, list):
+            assert self.rng is not None
+            held = Held(self.split, asked)
+            for number, raw in enumerate(asked):
+                yield _Due(held, number, self.rng.at(raw.epoch, raw.number))
+        elif self.rng is None or self.order is None:
+            for index in asked:
+                yield _Due(self.split, index, None)
         else:
-            rng = SampleRandom(self.seed)
-            for epoch, index in draw(self.seed, len(self.split), positions):
-                yield index, rng.at(epoch, index)
+            for epoch, index in self.order(asked):
+                yield _Due(self.split, index, self.rng.at(epoch, index))
 
 
 def _as_long_as(rows: list[Tensor], length: int) -> Tensor:
@@ -180,10 +220,10 @@ def _as_long_as(rows: list[Tensor], length: int) -> Tensor:
 
 
 def _read(
-    reader: _Reader, slices: Iterator[range], num_workers: int, device: torch.device
+    reader: _Reader, slices: Iterator[Slice], num_workers: int, device: torch.device
 ) -> Generator[EvalBatch, None, None]:
     reads: Iterable[EvalBatch] = (
-        _in_workers(reader, slices, num_workers, device)
+        in_workers(reader, slices, num_workers, device)
         if num_workers > 0
         else map(reader.__getitem__, slices)
     )
@@ -191,68 +231,6 @@ def _read(
         if batch is not None and device.type != "cpu":
             batch = _move(batch, device)
         yield EvalBatch(batch, indices, bad)
-
-
-def _in_workers(
-    reader: _Reader, slices: Iterator[range], num_workers: int, device: torch.device
-) -> Iterator[EvalBatch]:
-    loader: DataLoader[EvalBatch] = DataLoader(
-        reader,
-        batch_size=None,  # a slice is a batch already
-        sampler=slices,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_the_trainer,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else its seed is drawn from the run's own numbers
-    )
-    try:
-        yield from _started(loader)
-    except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"reading data in workers failed: {said[-1]}. hardware.num_workers={num_workers}: "
-            f"fewer workers need less memory, and 0 reads in the training process, where an "
-            f"error shows its origin"
-        ) from error
-
-
-def _started(loader: "DataLoader[EvalBatch]") -> Iterator[EvalBatch]:
-    """Start the workers, without the handler by which torch raises their death anywhere.
-
-    It would strike in the middle of whatever the trainer is doing. Waiting for the next batch
-    finds a dead worker as well, within five seconds.
-    """
-    handler = signal.getsignal(signal.SIGCHLD)
-    # Workers are born with these signals blocked, so that there is no moment without.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-    try:
-        with warnings.catch_warnings():
-            # Python 3.12 and later: true, and so it is of every DataLoader.
-            warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-            iterator = iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
-    return iterator
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Obey the trainer's own SIGTERM only; torch's workers leave when their parent has gone."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-    if signal.SIGTERM in GROUP_SIGNALS:
-        threading.Thread(target=_leave_when_the_trainer_says_so, daemon=True).start()
-
-
-def _leave_when_the_trainer_says_so() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 def _move(batch: Batch, device: torch.device) -> Batch:

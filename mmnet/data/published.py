@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import Tensor
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
@@ -27,6 +28,9 @@ from mmnet.data.records import Found, Record, mixed, table_of
 from mmnet.errors import UserError, nearest
 from mmnet.interfaces import BadSample
 
+
+# Fields of a record that say what a target is; the others are there of every sample.
+HOLDING = {"label": ("label",), "labels": ("present", "absent"), "value": ("value",)}
 
 HalfOpen = Annotated[float, Range(0, 1, open=True, says="a number in (0, 1)")]
 
@@ -101,7 +105,30 @@ class Published:
                 f"dataset={self.title}: of the {len(self.table):,} samples of {self.folder} none "
                 f"is for {name}{self.remedy}{f' ({notes})' if notes else ''}"
             )
-        return RecordSplit(self, name, rows, targets)
+        left_out = dict(self.table.notes)
+        for target in targets:
+            there = self._told(target)[rows]
+            if not there.any():
+                raise UserError(
+                    f"dataset={self.title}: no sample of {self.folder} that is for {name} has a "
+                    f"{target}, so that a head can neither learn it there nor be measured by it"
+                )
+            if not there.all():
+                left_out[f"{name}: samples without a {target}"] = int((~there).sum())
+                rows = rows[there]
+        return RecordSplit(self, name, rows, targets, left_out)
+
+    def learnable(self, name: str) -> tuple[str, ...]:
+        """Those of `offers` that a split has: its settings and its publisher may say less."""
+        rows = self.rows(name)
+        return tuple(target for target in self.offers if self._told(target)[rows].any())
+
+    def _told(self, target: str) -> npt.NDArray[np.bool_]:
+        """Of which records something is said of a target."""
+        held = [
+            pc.is_valid(self.table.column(column)).to_numpy() for column in HOLDING.get(target, ())
+        ]
+        return np.logical_or.reduce(held) if held else np.ones(len(self.table), bool)
 
     def rows(self, name: str) -> npt.NDArray[np.int64]:
         """The numbers of the records of a split. Raises UserError for a name that is not known."""
@@ -171,6 +198,18 @@ class Drawn(Published):
 
 
 @dataclass
+class SplitsIfAny(Splits, Drawn):
+    """Published with its splits in some editions: without them in the others, where they are
+    drawn."""
+
+    remedy: ClassVar[str] = ""
+
+    def rows(self, name: str) -> npt.NDArray[np.int64]:
+        published = pc.any(pc.not_equal(self.table.column("split"), "")).as_py()
+        return Splits.rows(self, name) if published else Drawn.rows(self, name)
+
+
+@dataclass
 class Pictures(Published):
     """Published with pictures.
 
@@ -180,9 +219,16 @@ class Pictures(Published):
     image_size: PositiveInt | None
     augment: Augment
 
+    mirrored: ClassVar[bool] = True  # whether a mirrored picture is still what its text says
+
     def __post_init__(self) -> None:
         if isinstance(self.augment, Mapping):  # as a config has it
             self.augment = Augment(**self.augment)
+        if self.augment.random_flip > 0 and not self.mirrored:
+            raise UserError(
+                f"dataset.augment.random_flip={self.augment.random_flip}: {self.title} is not to "
+                f"be mirrored, for its texts tell left from right; expected 0"
+            )
         super().__post_init__()
 
     def view(self, place: str, key: str, record: Record, rng: random.Random | None) -> Tensor:
@@ -196,6 +242,8 @@ class Pictures(Published):
         picture = read_image(source, key, at_least)
         if record.box is not None:
             picture = cut(picture, record.box, key)
+        if record.turn:
+            picture = torch.rot90(picture, record.turn, (1, 2))
         if rng is None:
             return whole(picture, self.image_size)
         return augmented(picture, self.image_size, self.augment, rng)

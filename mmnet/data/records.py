@@ -7,7 +7,9 @@ named by what was read (paths, sizes, times of the sources; settings; version of
 so that it is used again only for the same files.
 """
 
+import bisect
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -19,13 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from mmnet.data.held_out import hashed
 from mmnet.interfaces import Names
 
 
-VERSION = 1  # of the cache; to be raised when a reader reads the same files otherwise
+VERSION = 2  # of the cache; to be raised when a reader reads the same files otherwise
 BATCH = 10_000  # records written at once
 
 
@@ -42,6 +45,7 @@ class Record(NamedTuple):
     absent: tuple[int, ...] | None = None  # labels that are known not to hold
     value: float | None = None
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom in [0, 1]
+    turn: int = 0  # quarter turns, counter-clockwise, that put it upright once the box is cut out
 
 
 SCHEMA = pa.schema(
@@ -56,6 +60,7 @@ SCHEMA = pa.schema(
         ("absent", pa.list_(pa.int32())),
         ("value", pa.float64()),
         ("box", pa.list_(pa.float32(), 4)),
+        ("turn", pa.int8()),
         ("hash", pa.uint64()),  # of the group
     ]
 )
@@ -78,21 +83,26 @@ class Table:
     def __init__(self, path: Path, digest: str, notes: Mapping[str, int], names: Names) -> None:
         self.path, self.digest, self.notes, self.names = path, digest, dict(notes), names
         self._batches: list[pa.RecordBatch] = []
-        self._starts: npt.NDArray[np.int64] = np.zeros(1, np.int64)
+        self._columns: list[
+            dict[str, pa.Array | None]
+        ] = []  # of each batch; None: empty throughout
+        self._starts = [0]
         self._open()
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def __getitem__(self, row: int) -> Record:
-        return Record(*(self._value(name, row) for name in Record._fields))
+        columns, place = self._at(row)
+        return Record(*(_value(columns[name], place) for name in Record._fields))
 
-    def captions(self, row: int) -> list[str]:
-        found: list[str] = self._value("captions", row) or []
-        return found
+    def captions(self, row: int) -> Sequence[str]:
+        columns, place = self._at(row)
+        return _value(columns["captions"], place) or ()
 
     def key(self, row: int) -> str:
-        found: str = self._value("key", row)
+        columns, place = self._at(row)
+        found: str = _value(columns["key"], place)
         return found
 
     def column(self, name: str) -> pa.ChunkedArray:
@@ -101,24 +111,41 @@ class Table:
             return pa.chunked_array([], SCHEMA.field(name).type)
         return pa.chunked_array([batch.column(name) for batch in self._batches])
 
-    def _value(self, name: str, row: int) -> Any:
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        column = self._batches[number].column(SCHEMA.get_field_index(name))
-        value = column[row - int(self._starts[number])].as_py()
-        return tuple(value) if isinstance(value, list) else value
+    def caption_starts(self) -> npt.NDArray[np.int64]:
+        """Where each record's captions begin among all captions, and, at last, their number."""
+        counts = pc.fill_null(pc.list_value_length(self.column("captions")), 0)
+        return np.concatenate([[0], np.cumsum(counts.to_numpy(), dtype=np.int64)])
+
+    def _at(self, row: int) -> tuple[dict[str, pa.Array | None], int]:
+        number = bisect.bisect_right(self._starts, row) - 1
+        return self._columns[number], row - self._starts[number]
 
     def _open(self) -> None:
         with pa.memory_map(str(self.path)) as file:
             reader = pa.ipc.open_file(file)
             self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self._columns = [
+            {
+                name: None if column.null_count == len(column) else column
+                for name, column in zip(SCHEMA.names, batch.columns, strict=True)
+            }
+            for batch in self._batches
+        ]
+        self._starts = [0, *itertools.accumulate(batch.num_rows for batch in self._batches)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_batches": []}
+        return {**self.__dict__, "_batches": [], "_columns": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open()
+
+
+def _value(column: pa.Array | None, place: int) -> Any:
+    if column is None:
+        return None
+    value = column[place].as_py()
+    return tuple(value) if isinstance(value, list) else value
 
 
 def table_of(
@@ -193,11 +220,10 @@ def _write(part: Path, path: Path, read: Callable[[Found], Iterable[Record]]) ->
         for rows in _batches(read(found), path.stem.rpartition("-")[0]):
             for row in rows:
                 digest.update(ascii(tuple(row)).encode())  # a caption may hold half a surrogate
-            columns = zip(*(map(_storable, row) for row in rows), strict=True)
             hashes = [hashed(row.group or row.key) for row in rows]
             arrays = [
-                pa.array(list(column), field.type)
-                for column, field in zip((*columns, hashes), SCHEMA, strict=True)
+                _array(column, field.type)
+                for column, field in zip((*zip(*rows, strict=True), hashes), SCHEMA, strict=True)
             ]
             writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
     names = found.names[-1] if found.names else Names()
@@ -225,6 +251,13 @@ def _batches(records: Iterable[Record], name: str) -> Iterator[list[Record]]:
             rows = []
     if rows:
         yield rows
+
+
+def _array(column: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(column, kind)
+    except UnicodeEncodeError:  # so rare that it is not looked for
+        return pa.array([_storable(value) for value in column], kind)
 
 
 def _storable(value: Any) -> Any:

@@ -1,5 +1,8 @@
 """Captions as found to captions that are safe to tokenize, print and store."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 from mmnet.interfaces import BadSample
 
 
@@ -39,3 +42,11 @@ def clean_caption(raw: object, key: str) -> str:
 def gist(text: str) -> str:
     """What two texts share that say the same: no case, no spacing, no full stop at the end."""
     return " ".join(text.casefold().split()).rstrip(" .")
+
+
+def told_apart(names: Mapping[str, str]) -> list[str]:
+    """The names of things by their ids, each with its id where others are called so, too."""
+    times = Counter(name.casefold() for name in names.values())
+    return [
+        name if times[name.casefold()] == 1 else f"{name} ({one})" for one, name in names.items()
+    ]

@@ -1,58 +1,37 @@
-"""MS COCO captions (Lin et al., arXiv 1405.0312), from the published files as they unpack."""
+"""MS COCO captions (Lin et al., arXiv 1405.0312), from the published files as they unpack.
 
-import random
+Or divided as Karpathy and Fei-Fei did (arXiv 1412.2306), by their dataset_coco.json.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
-from mmnet.bounds import PositiveInt, Range, Share
-from mmnet.data.augment import Augment, augmented, whole
-from mmnet.data.coco_files import (
-    Captions,
-    Categories,
-    Instances,
-    held_of,
-    labels_of,
-    names_of,
-    supercategories,
-    texts_of,
-)
-from mmnet.data.files import digest_of, lacking, read_json, root_of
-from mmnet.data.image import read_image
-from mmnet.data.pairs import another, fits
-from mmnet.data.text import clean_caption, gist
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from mmnet.bounds import PositiveInt
+from mmnet.data.coco_files import KARPATHY, Captions, Contents, contents_of, names_of, texts_of
+from mmnet.data.files import read_json
+from mmnet.data.karpathy import Photo, read_karpathy
+from mmnet.data.published import Pictures, Splits
+from mmnet.data.record_split import RecordSplit
+from mmnet.data.records import Found, Record
 from mmnet.errors import UserError
-from mmnet.interfaces import Names, Sample
+from mmnet.interfaces import Names
 
 
-KINDS = ("captions", "instances")
+EDITIONS = (2017, 2014)
 SPLITS = ("train", "val")
-EDITIONS = ("2017", "2014")
-LAYOUTS = [
-    [f"annotations/{kind}_{split}{edition}.json" for kind in KINDS for split in SPLITS]
-    + [f"{split}{edition}" for split in SPLITS]
-    for edition in EDITIONS
-]
+OF_INSTANCES = ("label", "labels", "value")  # targets
+NAME_2014, NAME_2017 = re.compile(r"COCO_\w+2014_(\d{12}\.jpg)"), re.compile(r"\d{12}\.jpg")
 
 
-class View(NamedTuple):
-    """How a photo becomes a picture of the network's size."""
-
-    image_size: int | None
-    crop_scale: float
-    flip_probability: float
-
-
-class Photograph(NamedTuple):
-    """What the files say of one photo."""
-
-    name: str
-    label: int  # of its largest instance
-    labels: tuple[int, ...]  # of all its instances, each once
-    instances: int  # of its instances
-    captions: tuple[str, ...]
-
-
-class Coco:
+@dataclass
+class Coco(Splits, Pictures):
     """Photos with captions; the label is the supercategory of the photo's largest instance.
 
     Also to be learnt: all supercategories in it (labels), how many instances it has (value),
@@ -61,181 +40,208 @@ class Coco:
 
     Largest by `area`, the lowest id among equals; crowd regions (iscrowd=1) are no
     instances. The classes are the supercategories in the order of the file's categories.
-    Photos without an instance or a caption are left out.
+    Photos without a caption are left out; those without an instance are where label, labels or
+    value is learnt. Without files of instances only group and match can be.
 
-    `root` is the folder that holds annotations/ beside train2017/ and val2017/ (or 2014, if
-    there is no 2017); None: the one such folder at or below `data`. Training draws one of a
-    photo's captions, a random crop and a mirroring; evaluation takes the whole photo with the
-    caption of the lowest id, or, where captions are told apart by photo (group), with each of
-    its captions in turn.
+    splits: "published" are train and val of `edition` (None: the one that is there, 2017 of
+    both); "karpathy" are train, restval, val and test of dataset_coco.json, which lies beside
+    annotations/ or in it. The photos are the same in all of them, under other names: one that
+    is not in its own split's folder is looked for in those of the other edition.
 
-    With `image_size` None photos keep their shape, for an encoder that takes any.
+    `root` is the folder that holds annotations/ beside train2017/ and val2017/ (or 2014), which
+    may also be within images/. Training draws one of a photo's captions, a random crop and a
+    mirroring; evaluation takes the whole photo with the caption of the lowest id, or, where
+    captions are told apart by photo (group), with each of its captions in turn.
 
     Raises UserError when the files are not found, are malformed or disagree with num_classes.
     """
 
+    splits: Literal["published", "karpathy"]
+    edition: Literal[2017, 2014] | None
+    num_classes: PositiveInt
+
+    title: ClassVar[str] = "coco"
+    layouts: ClassVar[list[list[str]]] = [
+        ["annotations/captions_train2017.json", "annotations/captions_val2017.json"],
+        ["annotations/captions_train2014.json", "annotations/captions_val2014.json"],
+        ["annotations/captions_val2017.json"],
+        ["annotations/captions_train2017.json"],
+        ["annotations/captions_val2014.json"],
+        ["annotations/captions_train2014.json"],
+        ["dataset_coco.json"],
+        ["annotations/dataset_coco.json"],
+        ["karpathy/dataset_coco.json"],
+    ]
     offers: ClassVar[tuple[str, ...]] = ("label", "labels", "value", "group", "match")
 
-    def __init__(
-        self,
-        root: str | None,
-        num_classes: PositiveInt,
-        image_size: PositiveInt | None,
-        crop_scale: Annotated[float, Range(0, 1 + 1e-12, open=True, says="a number in (0, 1]")],
-        flip_probability: Share,
-        on_bad_sample: Literal["skip", "fail"],
-        max_bad_fraction: Share,
-        data: Path,
-    ) -> None:
-        self.on_bad_sample = on_bad_sample
-        self.max_bad_fraction = max_bad_fraction
-        self._view = View(image_size, crop_scale, flip_probability)
-        self._root = root_of("coco", root, data, LAYOUTS)
-        self._edition = next(
-            edition
-            for edition, layout in zip(EDITIONS, LAYOUTS, strict=True)
-            if not lacking(self._root, [layout])
+    @classmethod
+    def accepts(cls, folder: Path) -> bool:
+        """Captions without photos are COCO where they are named, not where it is looked for."""
+        return any(
+            (folder / within / f"{split}{edition}").is_dir()
+            for within in ("", "images")
+            for split in SPLITS
+            for edition in EDITIONS
         )
-        # Both splits list the categories, and this file is a twentieth of the other.
-        path = self._path("instances", "val")
-        classes = supercategories(read_json(path, Categories).categories)
-        self.names = Names(classes=classes, labels=classes, unit="instances")
-        if len(classes) != num_classes:
-            raise UserError(
-                f"dataset.num_classes={num_classes}, but {path} has {len(classes)} "
-                f"supercategories: {', '.join(classes)}"
-            )
 
-    def split(self, name: str, targets: tuple[str, ...]) -> "CocoSplit":
+    # Its samples
+
+    def split(self, name: str, targets: tuple[str, ...]) -> RecordSplit:
         """The samples of "train" or "val", ordered by image id. Raises UserError, see above."""
-        instances_path, captions_path = self._path("instances", name), self._path("captions", name)
-        instances = read_json(instances_path, Instances)
-        captions = read_json(captions_path, Captions)
-        if (found := supercategories(instances.categories)) != self.names.classes:
+        asked = [target for target in targets if target in OF_INSTANCES]
+        if not asked:
+            return super().split(name, targets)
+        rows = self.rows(name)
+        told = pc.is_valid(self.table.column("present")).to_numpy()[rows]
+        if not told.all():
             raise UserError(
-                f"{instances_path}: supercategories {', '.join(found)}, but those of val are "
-                f"{', '.join(self.names.classes)}"
+                f"dataset=coco: {' and '.join(asked)} can be learnt from instances, and "
+                f"{self.folder} has none of {np.count_nonzero(~told):,} of the {len(rows):,} "
+                f"photos of {name}: annotations/instances_{{train,val}}{self._edition}.json say "
+                f"nothing of them. Without them group and match can be"
             )
-        labels = labels_of(instances, self.names.classes, instances_path)
-        held = held_of(instances, self.names.classes)
-        texts = texts_of(captions)
-        photos = names_of({captions_path: captions.images, instances_path: instances.images})
+        rows = rows[pc.is_valid(self.table.column("label")).to_numpy()[rows]]
+        if len(rows) == 0:
+            raise UserError(
+                f"dataset=coco: no photo of {name} in {self.folder} has an instance, so that there "
+                f"is no {asked[0]} to be learnt"
+            )
+        return RecordSplit(self, name, rows, targets, dict(self.table.notes))
 
-        both = sorted(photos.keys() & labels.keys() & texts.keys())
-        notes = {
-            "images without instances": len(photos.keys() - labels.keys()),
-            "images without captions": len(photos.keys() - texts.keys()),
-            "annotated images that are not listed": len(
-                (labels.keys() | texts.keys()) - photos.keys()
-            ),
-        }
-        notes = {what: count for what, count in notes.items() if count}
-        if not both:
+    def rows(self, name: str) -> npt.NDArray[np.int64]:
+        asked = {"train": self.train_split, "val": self.val_split}.get(name, [name])
+        if self.splits == "published" and "test" in asked:
             raise UserError(
-                f"{captions_path} and {instances_path.name}: no image has both a caption and an "
-                f"instance, {name} would be empty ({notes or 'no images at all'})"
+                f"dataset.{name}_split=test: the captions of COCO's own test are not published; "
+                f"Karpathy's test has some (dataset.splits=karpathy)"
             )
-        listed = [
-            Photograph(
-                photos[image],
-                labels[image],
-                tuple(sorted(set(held[image]))),
-                len(held[image]),
-                texts[image],
+        return super().rows(name)
+
+    def picture(self, place: str) -> Path:
+        places = [place]
+        if named := NAME_2014.fullmatch(place.rpartition("/")[2]):
+            places += [f"{split}2017/{named[1]}" for split in SPLITS]
+        elif named := NAME_2017.fullmatch(place.rpartition("/")[2]):
+            places += [f"{split}2014/COCO_{split}2014_{named[0]}" for split in SPLITS]
+        paths = (self.folder / within / one for one in places for within in ("", "images"))
+        return next((path for path in paths if path.exists()), self.folder / place)
+
+    # Its files
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"splits": self.splits, "edition": self.edition}
+
+    def sources(self) -> list[Path]:
+        instances = list(self._files("instances").values())
+        if self.splits == "karpathy":
+            return [self._karpathy(), *instances]
+        captions = list(self._files("captions").values())
+        if not captions:
+            raise UserError(
+                f"dataset.splits=published, dataset.edition={self.edition or 'null'}: "
+                f"{self.folder} has no annotations/captions_{{train,val}}{self._edition}.json"
             )
-            for image in both
-        ]
-        return CocoSplit(
-            self._root / f"{name}{self._edition}",
-            listed,
-            notes,
-            self._view,
-            targets,
-            len(self.names.labels),
-            each_caption=name != "train" and "group" in targets,
+        return captions + instances
+
+    def records(self, found: Found) -> Iterator[Record]:
+        contents = {split: contents_of(path) for split, path in self._files("instances").items()}
+        if contents:
+            found.names.append(_names(list(contents.values())))
+        if self.splits == "karpathy":
+            yield from self._divided(contents, found)
+            return
+        for split, path in self._files("captions").items():
+            folder = f"{split}{self._edition}"
+            yield from _published(split, folder, path, contents.get(split), found)
+
+    def _divided(self, contents: dict[str, Contents], found: Found) -> Iterator[Record]:
+        listing = {photo.id: one for one in contents.values() for photo in one.photos}
+        path = self._karpathy()
+        photos: dict[int, Photo] = {}
+        for photo in read_karpathy(path):
+            if photo.cocoid is None or not photo.filepath:
+                raise UserError(f"{path}: {photo.filename} has no cocoid or no filepath")
+            photos[photo.cocoid] = photo
+        for image, photo in sorted(photos.items()):
+            place, known = f"{photo.filepath}/{photo.filename}", listing.get(image)
+            if known is not None and image not in known.labels:
+                found.notes["images without instances"] += 1
+            if photo.sentences:
+                yield _record(place, photo.captions(), photo.split, image, known)
+            else:
+                found.notes["images without captions"] += 1
+
+    @property
+    def _edition(self) -> int:
+        if self.edition is not None:
+            return self.edition
+        named = self.layouts[self.layout][0]
+        return next((edition for edition in EDITIONS if str(edition) in named), self._of_instances)
+
+    @property
+    def _of_instances(self) -> int:
+        """The edition whose instances are there, for Karpathy's splits of either."""
+        for edition in EDITIONS:
+            if any((self.folder / "annotations").glob(f"instances_*{edition}.json")):
+                return edition
+        return EDITIONS[0]
+
+    def _files(self, kind: str) -> dict[str, Path]:
+        """Those of the edition that are there, by split."""
+        paths = {
+            split: self.folder / f"annotations/{kind}_{split}{self._edition}.json"
+            for split in SPLITS
+        }
+        return {split: path for split, path in paths.items() if path.exists()}
+
+    def _karpathy(self) -> Path:
+        for name in KARPATHY:
+            if (self.folder / name).exists():
+                return self.folder / name
+        raise UserError(
+            f"dataset.splits=karpathy: {self.folder} lacks {KARPATHY[0]}, which comes in "
+            f"caption_datasets.zip"
         )
 
-    def _path(self, kind: str, split: str) -> Path:
-        return self._root / "annotations" / f"{kind}_{split}{self._edition}.json"
+
+def _published(
+    split: str, folder: str, path: Path, contents: Contents | None, found: Found
+) -> Iterator[Record]:
+    captions = read_json(path, Captions)
+    texts = texts_of(captions)
+    listed = {path: captions.images}
+    annotated = set(texts)
+    if contents is not None:
+        listed[contents.path] = contents.photos
+        annotated |= contents.labels.keys()
+    photos = names_of(listed)
+    found.notes["images without captions"] += len(photos.keys() - texts.keys())
+    found.notes["annotated images that are not listed"] += len(annotated - photos.keys())
+    if contents is not None:
+        found.notes["images without instances"] += len(photos.keys() - contents.labels.keys())
+    for image in sorted(photos.keys() & texts.keys()):
+        yield _record(f"{folder}/{photos[image]}", texts[image], split, image, contents)
 
 
-class CocoSplit:
-    """Photos of one folder with their labels and captions."""
+def _record(
+    place: str, captions: tuple[str, ...], split: str, image: int, contents: Contents | None
+) -> Record:
+    record = Record(key=place, image=place, captions=captions, split=split)
+    if contents is None:
+        return record
+    held = contents.held.get(image, [])
+    return record._replace(
+        label=contents.labels.get(image), present=tuple(sorted(set(held))), value=float(len(held))
+    )
 
-    def __init__(
-        self,
-        folder: Path,
-        photos: list[Photograph],
-        notes: dict[str, int],
-        view: View,
-        targets: tuple[str, ...],
-        num_labels: int,
-        *,
-        each_caption: bool,
-    ) -> None:
-        self._folder, self._photos, self._view, self._targets = folder, photos, view, targets
-        self._num_labels, self._each_caption = num_labels, each_caption
-        self.notes = notes
-        # A sample is a photo; or, where each caption counts, one of a photo's captions.
-        self._samples = [
-            (number, caption)
-            for number, photo in enumerate(photos)
-            for caption in range(len(photo.captions) if each_caption else 1)
-        ]
-        self.digest = digest_of(photos)
 
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def key(self, index: int) -> str:
-        number, which = self._samples[index]
-        name = f"{self._folder.name}/{self._photos[number].name}"
-        return f"{name}#{which}" if self._each_caption else name
-
-    def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
-        number, which = self._samples[index]
-        photo = self._photos[number]
-        sample: Sample = {}
-        # Drawn whether the text is asked for or not, so that crops do not depend on that.
-        caption = photo.captions[which] if rng is None else rng.choice(photo.captions)
-        if "match" in self._targets:
-            wrong = None if fits(index, rng) else self._of_another(number, which, rng)
-            sample["match"] = int(wrong is None)
-            caption = caption if wrong is None else wrong
-        for target in self._targets:
-            match target:
-                case "label":
-                    sample["label"] = photo.label
-                case "labels":
-                    sample["labels"] = [float(i in photo.labels) for i in range(self._num_labels)]
-                case "value":
-                    sample["value"] = float(photo.instances)
-                case "group":
-                    sample["group"] = number
-        if "text" in modalities:
-            sample["text"] = clean_caption(caption, self.key(index))
-        if "image" in modalities:
-            size, crop_scale, flip_probability = self._view
-            # Twice the size: what a crop loses leaves enough pixels for its resizing.
-            path = self._folder / photo.name
-            at_least = None if size is None else 2 * size
-            picture = read_image(path, self.key(index), at_least)
-            sample["image"] = (
-                whole(picture, size)
-                if rng is None
-                else augmented(picture, size, Augment(crop_scale, flip_probability), rng)
+def _names(contents: list[Contents]) -> Names:
+    """What the classes are called. Raises UserError where splits have other ones."""
+    first, *others = reversed(contents)
+    for other in others:
+        if other.classes != first.classes:
+            raise UserError(
+                f"{other.path}: supercategories {', '.join(other.classes)}, but those of "
+                f"{first.path.name} are {', '.join(first.classes)}"
             )
-        return sample
-
-    def _of_another(self, number: int, which: int, rng: random.Random | None) -> str | None:
-        """A caption of another photo that shares none with this one; None if all do."""
-        own = {gist(caption) for caption in self._photos[number].captions}
-
-        def shares(other: int) -> bool:
-            return any(gist(caption) in own for caption in self._photos[other].captions)
-
-        other = another(number, len(self._photos), rng, shares)
-        if other is None:
-            return None
-        captions = self._photos[other].captions
-        return captions[which % len(captions)] if rng is None else rng.choice(captions)
+    return Names(classes=first.classes, labels=first.classes, unit="instances")

@@ -1,23 +1,27 @@
 """OpenMoji (openmoji.org): emoji as pictures with their names, from the published files."""
 
+import hashlib
 import os
 import random
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from mmnet.bounds import PositiveInt, Range, Share
-from mmnet.data.augment import Augment, augmented, whole
-from mmnet.data.files import digest_of, lacking, read_csv, root_of
-from mmnet.data.held_out import held_out
-from mmnet.data.image import read_image
+import numpy as np
+import numpy.typing as npt
+
+from mmnet.bounds import PositiveInt, Share
+from mmnet.data.files import read_csv
 from mmnet.data.pairs import another, fits
+from mmnet.data.published import Drawn, Pictures
+from mmnet.data.records import Found, Record
 from mmnet.data.text import clean_caption
 from mmnet.errors import UserError, nearest
 from mmnet.interfaces import Names, Sample
 
 
-LAYOUTS = [["openmoji.csv"], ["data/openmoji.csv"]]  # the second is the published repository
 COLUMNS = ("hexcode", "group", "annotation", "tags")
 HEXCODE = re.compile(r"[0-9A-Fa-f]+(-[0-9A-Fa-f]+)*")  # 1F44B-1F3FF
 DEPTH = 2  # folders below the root in which pictures are looked for
@@ -34,171 +38,143 @@ class Emoji(NamedTuple):
     label: int  # of its group
 
 
-class Picture(NamedTuple):
-    """One picture of an emoji."""
-
-    file: str  # below the root
-    emoji: Emoji
-    group: int  # emoji that mean the same
-
-
-class View(NamedTuple):
-    """How an emoji becomes a picture of the network's size and a text."""
-
-    image_size: int
-    crop_scale: float
-    tag_probability: float
-
-
-class OpenMoji:
+@dataclass
+class OpenMoji(Drawn, Pictures):
     """Pictures of emoji and their names (annotations); the label is the group, as a class.
 
     A name's stem is what stands before its colon: "waving hand: dark skin tone" is a variant
     of "waving hand", "woman: red hair" of "woman". Variants share a `group`; of flags and
-    keycaps, whose stem says nothing, each has its own. `val_fraction` of the stems, by their
-    hash, are val with all that they stand for (all flags are on one side, too), so that nothing
-    that is evaluated has been seen in another colour. `match`: half of the texts are the name
-    of an emoji of another group, each as likely as any other.
+    keycaps, whose stem says nothing, each has its own. A stem is val, by its hash, with all
+    that it stands for (all flags are on one side, too), so that nothing that is evaluated has
+    been seen in another colour. `match`: half of the texts are the name of an emoji of another
+    group, each as likely as any other.
 
-    The classes are the groups in the order of the file. `root` is the folder that holds
-    openmoji.csv or data/openmoji.csv; None: the one such folder at or below `data`. Pictures
-    are `<hexcode>.png` in `folders`, relative to the root; each folder adds a picture of every
-    emoji that it has. None: of the folders with pictures of most emoji, the one in colour with
-    the smallest pictures that are not below image_size, as far as names tell (color/72x72).
-    Emoji without a picture are left out and counted.
+    The classes are the groups in the order of the file (openmoji.csv or data/openmoji.csv).
+    Pictures are `<hexcode>.png` in `folders`, relative to the root; each folder adds a picture
+    of every emoji that it has. None: of the folders with pictures of most emoji, the one in
+    colour with the smallest pictures that are not below image_size, as far as names tell
+    (color/72x72). Emoji without a picture are left out and counted.
 
     Training draws a random crop and, with `tag_probability`, says one to three of the emoji's
     tags after its name; evaluation takes the whole picture and the name. Pictures are never
     mirrored: some point left or right.
 
-    Raises UserError when the files are not found, are malformed or disagree with num_classes.
+    Raises UserError when the files are malformed or disagree with num_classes.
     """
 
+    title: ClassVar[str] = "openmoji"
+    # The second is the published repository.
+    layouts: ClassVar[list[list[str]]] = [["openmoji.csv"], ["data/openmoji.csv"]]
     offers: ClassVar[tuple[str, ...]] = ("label", "group", "match")
+    mirrored: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        root: str | None,
-        folders: list[str] | None,
-        num_classes: PositiveInt,
-        image_size: PositiveInt,
-        crop_scale: Annotated[float, Range(0, 1 + 1e-12, open=True, says="a number in (0, 1]")],
-        tag_probability: Share,
-        val_fraction: Annotated[float, Range(0, 1, open=True, says="a number in (0, 1)")],
-        on_bad_sample: Literal["skip", "fail"],
-        max_bad_fraction: Share,
-        data: Path,
-    ) -> None:
-        self.on_bad_sample = on_bad_sample
-        self.max_bad_fraction = max_bad_fraction
-        self._view = View(image_size, crop_scale, tag_probability)
-        self._root = root_of("openmoji", root, data, LAYOUTS)
-        [part] = next(layout for layout in LAYOUTS if not lacking(self._root, [layout]))
-        self._path = self._root / part
-        self._emoji, classes = read_emoji(self._path)
-        self.names = Names(classes=classes)
-        if len(classes) != num_classes:
-            raise UserError(
-                f"dataset.num_classes={num_classes}, but {self._path} has {len(classes)} groups: "
-                f"{', '.join(classes)}"
-            )
-        self._held = held_out((stem(one.annotation) for one in self._emoji), val_fraction)
-        self._folders = chosen_folders(
-            pictures_below(self._root, {one.hexcode for one in self._emoji}), folders, image_size
-        )
-        if not self._folders:
-            raise UserError(
-                f"{self._root} holds no pictures of its emoji, such as "
-                f"{self._emoji[0].hexcode}.png, in itself or up to {DEPTH} folders below"
-            )
+    folders: list[str] | None
+    num_classes: PositiveInt
+    tag_probability: Share
 
-    def split(self, name: str, targets: tuple[str, ...]) -> "OpenMojiSplit":
-        """The samples of "train" or "val", in the order of the file. Raises UserError."""
-        wanted = name == "val"
-        emoji = [one for one in self._emoji if (stem(one.annotation) in self._held) == wanted]
-        groups: dict[str, int] = {}
+    def settings(self) -> dict[str, Any]:
+        chosen = {"folders": self.folders, "image_size": self.image_size}
+        return {**super().settings(), **chosen}
+
+    def sources(self) -> list[Path]:
+        return [self._path, *folders_below(self.folder)]
+
+    def records(self, found: Found) -> Iterator[Record]:
+        emoji, classes = read_emoji(self._path)
+        found.names.append(Names(classes=classes))
+        there = pictures_below(self.folder, {one.hexcode for one in emoji})
+        folders = chosen_folders(there, self.folders, self.image_size or 0)
+        if not folders:
+            raise UserError(
+                f"{self.folder} holds no pictures of its emoji, such as {emoji[0].hexcode}.png, "
+                f"in itself or up to {DEPTH} folders below"
+            )
         for one in emoji:
-            groups.setdefault(meaning(one.annotation), len(groups))
-        pictures = [
-            Picture(f"{folder}/{one.hexcode}.png", one, groups[meaning(one.annotation)])
-            for one in emoji
-            for folder, hexcodes in self._folders.items()
-            if one.hexcode in hexcodes
-        ]
-        without = len(emoji) - len({picture.emoji.hexcode for picture in pictures})
-        if not pictures:
-            raise UserError(
-                f"{self._path}: {len(emoji)} emoji for {name} and none with a picture in "
-                f"{', '.join(self._folders)}: {name} would be empty"
-            )
-        notes = {"emoji without a picture": without} if without else {}
-        return OpenMojiSplit(self._root, pictures, notes, self._view, targets)
+            files = [
+                f"{name}/{one.hexcode}.png" for name in folders if one.hexcode in folders[name]
+            ]
+            if not files:
+                found.notes["emoji without a picture"] += 1
+            for file in files:
+                yield Record(
+                    key=file,
+                    image=file,
+                    captions=(one.annotation, *one.tags),
+                    group=stem(one.annotation) or file,
+                    label=one.label,
+                )
+
+    # Another class than others have: a group is not a sample here, and tags are no captions.
+    def split(self, name: str, targets: tuple[str, ...]) -> "OpenMojiSplit":  # type: ignore[override]
+        """The samples of "train" or "val", in the order of the file. Raises UserError."""
+        super().split(name, targets)  # says so where there are none
+        return OpenMojiSplit(self, self.rows(name), targets)
+
+    @property
+    def _path(self) -> Path:
+        [part] = self.layouts[self.layout]
+        return self.folder / part
 
 
 class OpenMojiSplit:
     """Pictures with their emoji's names."""
 
     def __init__(
-        self,
-        root: Path,
-        pictures: list[Picture],
-        notes: dict[str, int],
-        view: View,
-        targets: tuple[str, ...],
+        self, dataset: OpenMoji, rows: npt.NDArray[np.int64], targets: tuple[str, ...]
     ) -> None:
-        self._root, self._pictures, self._view, self._targets = root, pictures, view, targets
-        self.notes = notes
-        self.digest = digest_of(pictures)
+        self._dataset, self._table, self._targets = dataset, dataset.table, targets
+        self._rows = rows
+        numbers: dict[str, int] = {}
+        means = (meaning(self._table.captions(int(row))[0]) for row in rows)
+        self._groups = [numbers.setdefault(one, len(numbers)) for one in means]
+        told = hashlib.sha256(f"{self._table.digest} {targets}".encode())
+        told.update(rows.tobytes())
+        self.digest, self.notes = told.hexdigest(), self._table.notes
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._rows)
 
     def key(self, index: int) -> str:
-        return self._pictures[index].file
+        return self._table.key(int(self._rows[index]))
 
     def sample(self, index: int, modalities: tuple[str, ...], rng: random.Random | None) -> Sample:
-        file, emoji, group = self._pictures[index]
-        named, sample = emoji, Sample()
+        record = self._table[int(self._rows[index])]
+        named, sample = index, Sample()
         for target in self._targets:
             match target:
                 case "label":
-                    sample["label"] = emoji.label
+                    assert record.label is not None
+                    sample["label"] = record.label
                 case "group":
-                    sample["group"] = group
+                    sample["group"] = self._groups[index]
                 case "match":
                     named = self._named(index, rng)
-                    sample["match"] = int(named is emoji)
+                    sample["match"] = int(named == index)
         # Drawn whether it is asked for or not, so that crops do not depend on that.
-        text = named.annotation if rng is None else self._tagged(named, rng)
+        text = self._text(named, rng)
         if "text" in modalities:
-            sample["text"] = clean_caption(text, file)
+            sample["text"] = clean_caption(text, record.key)
         if "image" in modalities:
-            size, crop_scale, _ = self._view
-            picture = read_image(self._root / file, file)
-            sample["image"] = (
-                whole(picture, size)
-                if rng is None
-                else augmented(picture, size, Augment(crop_scale, random_flip=0), rng)
-            )
+            sample["image"] = self._dataset.view(record.key, record.key, record, rng)
         return sample
 
-    def _named(self, index: int, rng: random.Random | None) -> Emoji:
+    def _named(self, index: int, rng: random.Random | None) -> int:
         """Whose name stands beside the picture: its own emoji, or one of another group."""
-        own = self._pictures[index]
         if fits(index, rng):
-            return own.emoji
-        other = another(
-            index, len(self._pictures), rng, lambda i: self._pictures[i].group == own.group
-        )
-        return own.emoji if other is None else self._pictures[other].emoji
+            return index
+        group = self._groups[index]
+        other = another(index, len(self), rng, lambda i: self._groups[i] == group)
+        return index if other is None else other
 
-    def _tagged(self, emoji: Emoji, rng: random.Random) -> str:
-        """The name, and now and then some of the tags after it."""
-        tags: list[str] = []
-        if rng.random() < self._view.tag_probability and emoji.tags:
-            count = min(rng.randint(1, MAX_TAGS), len(emoji.tags))
-            tags = rng.sample(emoji.tags, count)
-        return ", ".join([emoji.annotation, *tags])
+    def _text(self, index: int, rng: random.Random | None) -> str:
+        """The name, and in training now and then some of the tags after it."""
+        name, *tags = self._table.captions(int(self._rows[index]))
+        if rng is None:
+            return name
+        told: list[str] = []
+        if rng.random() < self._dataset.tag_probability and tags:
+            told = rng.sample(tags, min(rng.randint(1, MAX_TAGS), len(tags)))
+        return ", ".join([name, *told])
 
 
 def stem(annotation: str) -> str:
@@ -236,16 +212,24 @@ def read_emoji(path: Path) -> tuple[list[Emoji], list[str]]:
     return list(emoji.values()), list(classes)
 
 
+def folders_below(root: Path) -> list[Path]:
+    """The root and the folders in it, as deep as pictures are looked for."""
+    found = []
+    for path, folders, _ in os.walk(root, followlinks=True):
+        found.append(Path(path))
+        if len(Path(path).relative_to(root).parts) >= DEPTH:
+            folders.clear()
+    return found
+
+
 def pictures_below(root: Path, hexcodes: set[str]) -> dict[str, set[str]]:
     """Folder relative to the root -> the hexcodes that it has a PNG of, where there are any."""
     found = {}
-    for path, folders, files in os.walk(root, followlinks=True):
-        folder = Path(path).relative_to(root)
-        if len(folder.parts) >= DEPTH:
-            folders.clear()
+    for folder in folders_below(root):
+        files = [path.name for path in folder.iterdir()]
         has = {file.removesuffix(".png") for file in files if file.endswith(".png")} & hexcodes
         if has:
-            found[folder.as_posix()] = has
+            found[folder.relative_to(root).as_posix()] = has
     return found
 
 

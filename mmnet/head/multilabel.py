@@ -19,7 +19,8 @@ class Multilabel(nn.Module):
 
     Loss: mean over labels, then over samples, of binary cross-entropy, or of the asymmetric loss
     (Ridnik et al., arXiv 2009.14119), by which the many easy absent labels do not drown the few
-    that hold. `positive_weight` multiplies the terms of labels that hold.
+    that hold. `positive_weight` multiplies the terms of labels that hold. Labels of which nobody
+    knows (NaN) are left out of the means and of the metrics; a sample of none but such costs 0.
     """
 
     targets: ClassVar[tuple[str, ...]] = ("labels",)
@@ -54,22 +55,26 @@ class Multilabel(nn.Module):
         return logits
 
     def loss(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        labels = targets["labels"]
+        known = ~targets["labels"].isnan()
+        labels = targets["labels"].nan_to_num(0)
         positive, negative = asymmetric(
             logits.float(), self.gamma_negative, self.gamma_positive, self.clip
         )
-        return (labels * self.positive_weight * positive + (1 - labels) * negative).mean()
+        costs = labels * self.positive_weight * positive + (1 - labels) * negative
+        return ((costs * known).sum(1) / known.sum(1).clamp_min(1)).mean()
 
     def metrics(self) -> "MetricCollection":
         from torchmetrics import MetricCollection
         from torchmetrics.classification import MultilabelF1Score
 
-        from mmnet.head.scores import LabelAUROC, LabelAveragePrecision
+        from mmnet.head.scores import UNKNOWN, LabelAUROC, LabelAveragePrecision
 
         return MetricCollection(
             {
                 "mAP": LabelAveragePrecision(self.num_labels),
-                "macro_f1": MultilabelF1Score(self.num_labels, average="macro"),
+                "macro_f1": MultilabelF1Score(
+                    self.num_labels, average="macro", ignore_index=UNKNOWN
+                ),
                 "auroc": LabelAUROC(self.num_labels),
             },
             compute_groups=[["auroc", "mAP"], ["macro_f1"]],
@@ -78,7 +83,10 @@ class Multilabel(nn.Module):
     def update(
         self, metrics: "MetricCollection", logits: Tensor, targets: dict[str, Tensor]
     ) -> None:
-        metrics.update(logits.float().sigmoid(), targets["labels"].long())
+        from mmnet.head.scores import UNKNOWN
+
+        labels = targets["labels"].nan_to_num(UNKNOWN).long()
+        metrics.update(logits.float().sigmoid(), labels)
 
     def words(
         self, logits: Tensor, targets: dict[str, Tensor], names: Names
@@ -86,10 +94,18 @@ class Multilabel(nn.Module):
         def listed(row: list[bool]) -> str:
             return ", ".join(n for n, holds in zip(names.labels, row, strict=True) if holds) or "–"
 
-        truths, answers = (targets["labels"] > 0.5).tolist(), (logits > 0).tolist()
+        labels, answers = targets["labels"], logits > 0
+        known, truths = ~labels.isnan(), labels > 0.5  # False of a NaN
+        right = ((truths == answers) | ~known).all(1)
         return [
-            (listed(truth), listed(answer), truth == answer)
-            for truth, answer in zip(truths, answers, strict=True)
+            (listed(truth), listed(answer), holds if some else None)
+            for truth, answer, holds, some in zip(
+                truths.tolist(),
+                answers.tolist(),
+                right.tolist(),
+                known.any(1).tolist(),
+                strict=True,
+            )
         ]
 
 

@@ -6,6 +6,7 @@ ignore what torchmetrics does itself: its areas inherit from its curves.
 """
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,9 +17,13 @@ from torchmetrics.classification import (
     MultilabelAUROC,
     MultilabelAveragePrecision,
 )
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.regression import R2Score
 from torchmetrics.text import Perplexity
 from torchmetrics.utilities import dim_zero_cat
+
+
+UNKNOWN = -1  # a label of which nobody knows whether it holds
 
 
 class ClassAUROC(MulticlassAUROC):
@@ -35,27 +40,27 @@ class ClassAUROC(MulticlassAUROC):
 
 
 class LabelAUROC(MultilabelAUROC):
-    """Mean over labels."""
+    """Mean over labels, each over the samples of which it is known."""
 
     def __init__(self, num_labels: int) -> None:
-        super().__init__(num_labels, average="none")
+        super().__init__(num_labels, average="none", ignore_index=UNKNOWN)
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        target = dim_zero_cat(self.target)
-        with warnings.catch_warnings(action="ignore"):
-            return super().compute()[both_kinds(target.sum(0), len(target))].mean()
+        answers, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        defined = (target == 1).any(0) & (target == 0).any(0)
+        return mean_of(binary_auroc, answers[:, defined], target[:, defined])
 
 
 class LabelAveragePrecision(MultilabelAveragePrecision):
-    """Mean over labels: mAP."""
+    """Mean over labels, each over the samples of which it is known: mAP."""
 
     def __init__(self, num_labels: int) -> None:
-        super().__init__(num_labels, average="none")
+        super().__init__(num_labels, average="none", ignore_index=UNKNOWN)
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        known = dim_zero_cat(self.target).sum(0) > 0
-        with warnings.catch_warnings(action="ignore"):
-            return super().compute()[known].mean()
+        answers, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        defined = (target == 1).any(0)
+        return mean_of(binary_average_precision, answers[:, defined], target[:, defined])
 
 
 class YesNoAUROC(BinaryAUROC):
@@ -92,6 +97,15 @@ class TokenPerplexity(Perplexity):
     def update(self, preds: Tensor, target: Tensor) -> None:
         self.total_log_probs += F.cross_entropy(preds, target, reduction="sum")
         self.count += len(target)
+
+
+def mean_of(score: Callable[..., Tensor], answers: Tensor, target: Tensor) -> Tensor:
+    """Of the scores of the columns of [N, C], 0-d: each over the rows whose target is known."""
+    found = [
+        score(answer, held, ignore_index=UNKNOWN)
+        for answer, held in zip(answers.unbind(1), target.unbind(1), strict=True)
+    ]
+    return torch.stack(found).mean() if found else answers.new_tensor(torch.nan)
 
 
 def both_kinds(positives: Tensor, total: int) -> Tensor:

@@ -27,6 +27,7 @@ class ToBytes:
 
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
+        self.digest = f"bytes {max_length}"
 
     def __call__(self, raw: str) -> Tensor:
         return torch.tensor(list(raw.encode()[: self.max_length]), dtype=torch.int64)
@@ -36,6 +37,9 @@ class ToBytes:
 
     def text(self, ids: list[int]) -> str:
         return bytes(token for token in ids if token < PAD).decode(errors="replace")
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        return [min(len(text.encode()), self.max_length) for text in texts]
 
 
 class Bytes(nn.Module):

@@ -1,6 +1,7 @@
 """Text transformers of the BERT family from the transformers library."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -37,6 +38,7 @@ class Tokenize:
         self.vocab_size = len(words)
         self.mask_id: int | None = words.mask_token_id
         self.special_ids = tuple(words.all_special_ids)
+        self.digest = hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     def __call__(self, raw: str) -> Tensor:
         return torch.tensor(self.tokenizer.encode(raw).ids, dtype=torch.int64)
@@ -46,6 +48,9 @@ class Tokenize:
 
     def text(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids))
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        return [len(one) for one in self.tokenizer.encode_batch_fast(texts)]
 
 
 class HuggingFace(nn.Module):
