@@ -1,6 +1,6 @@
 """Do memory and rate stay what they are from ten thousand samples to a million?
 
-One shard of small photos is linked under many names: an index and a table are made of all of
+One shard of photos is linked under many names: an index and a table are made of all of
 them, each by itself, and samples are drawn from anywhere. Every size runs in a fresh process.
 """
 
@@ -32,18 +32,21 @@ from mmnet.dataset import webdataset  # noqa: F401  that its import is not measu
 SHARD = 10_000  # samples
 SIZES = {"10 k": 1, "100 k": 10, "1 M": 100}  # shards
 QUICK_SHARD, QUICK = 200, {"10 k": 1, "1 M": 4}  # the names stay, to have the same rows
-DRAWN = 3000  # samples of a round
+DRAWN = 2000  # samples of a round
 WORDS = ("dataset=webdataset", "head=contrastive", "fusion=separate", "dataset.val_fraction=0.01")
 
 
 def write(path: Path, samples: int) -> None:
-    """Pictures of 160 x 120, of which a hundred differ, with texts."""
+    """Photos of 500 x 375, some 50 kB each, of which a hundred differ, with texts."""
     noise = np.random.default_rng(0)
     files = []
     for _ in range(100):
         small = Image.fromarray(noise.integers(0, 256, (15, 20, 3), np.uint8))
+        smooth = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC))
+        grain = noise.normal(0, 7, smooth.shape)
         file = BytesIO()
-        small.resize((160, 120), Image.Resampling.BICUBIC).save(file, "JPEG", quality=88)
+        photo = Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+        photo.save(file, "JPEG", quality=88)
         files.append(file.getvalue())
 
     def some() -> Iterator[dict[str, Any]]:
@@ -60,13 +63,15 @@ def write(path: Path, samples: int) -> None:
 
 def measure(folder: Path, rounds: int, drawn: int) -> dict[str, Any]:
     """In this process: an index and a table of the folder, then samples from anywhere."""
-    run = load(*WORDS, "dataset.image_size=112")
+    run = load(*WORDS, "dataset.image_size=224")
     before = memory()
     began = time.process_time()
     dataset = make(run.dataset, data=folder)
     made = time.process_time() - began
     split = dataset.split("train", ())
     decoded, read = [], []
+    for index in epoch_order(0, 1, len(split))[: 10 * drawn].tolist():  # as after some minutes
+        dataset.picture(dataset.table[index].image)
     for turn in range(rounds + 1):
         order = epoch_order(turn, 0, len(split))[:drawn].tolist()
         rng = random.Random(turn)
