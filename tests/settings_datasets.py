@@ -25,6 +25,8 @@ COMMON = {
     "image_size": "24",
     "augment.random_crop": "0.1",
     "augment.random_flip": "1",
+    "augment.color_jitter": "[0.4,0.4,0.4,0.1]",
+    "augment.policy": "rand",
     "split_seed": "1",
     "val_fraction": "0.5",
     "on_bad_sample": "fail",

@@ -6,6 +6,7 @@ Drawn (where nobody does). See mmnet/dataset/flickr30k.py for one.
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
-from mmnet.data.augment import Augment, augmented, whole
+from mmnet.data.augment import ASPECT, Augment, augmented, whole
 from mmnet.data.files import inside, layout_of, root_of
 from mmnet.data.image import cut, read_image, why
 from mmnet.data.pairs import another, fits
 from mmnet.data.passages import passages
 from mmnet.data.records import Found, Record, mixed, table_of
+from mmnet.data.scratch import own
 from mmnet.data.text import clean_caption, gist
 from mmnet.errors import UserError, nearest
 from mmnet.interfaces import BadSample, Sample
@@ -187,20 +189,32 @@ class Pictures(Published):
             self.augment = Augment(**self.augment)
         super().__post_init__()
 
-    def view(self, place: str, key: str, record: Record, rng: random.Random | None) -> Tensor:
-        """uint8 [3, H, W] as the network is shown it."""
-        # Twice the size: what a crop loses leaves enough pixels for its resizing.
-        at_least = None if self.image_size is None or record.box else 2 * self.image_size
+    def view(
+        self,
+        place: str,
+        key: str,
+        record: Record,
+        rng: random.Random | None,
+        text: str | None = None,
+    ) -> Tensor:
+        """uint8 [3, H, W] as the network is shown it, beside `text`."""
+        at_least = None if self.image_size is None or record.box else self.enough(rng is not None)
         try:
             source = self.picture(place)
         except OSError as error:
             raise BadSample(key, why(error)) from error
-        picture = read_image(source, key, at_least)
+        picture = read_image(source, key, at_least, lend=True)
         if record.box is not None:
             picture = cut(picture, record.box, key)
         if rng is None:
-            return whole(picture, self.image_size)
-        return augmented(picture, self.image_size, self.augment, rng)
+            return own(whole(picture, self.image_size), picture)
+        return own(augmented(picture, self.image_size, self.augment, rng, text), picture)
+
+    def enough(self, cropped: bool) -> int:
+        """Pixels a side: of twice the size, or so that the narrowest crop has the size."""
+        assert self.image_size is not None
+        narrowest = math.sqrt(self.augment.random_crop) * math.exp(ASPECT[0] / 2)
+        return math.ceil(self.image_size * max(2.0, 1 / narrowest if cropped else 0.0))
 
 
 @dataclass
@@ -279,7 +293,8 @@ class RecordSplit:
             sample["text"] = clean_caption(caption, self.key(index))
         if "image" in modalities and record.image is not None:
             assert isinstance(self._dataset, Pictures)
-            sample["image"] = self._dataset.view(record.image, self.key(index), record, rng)
+            key, text = self.key(index), sample.get("text")
+            sample["image"] = self._dataset.view(record.image, key, record, rng, text)
         return sample
 
     def _caption(

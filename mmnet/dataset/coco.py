@@ -223,7 +223,12 @@ class CocoSplit:
             sample["image"] = (
                 whole(picture, size)
                 if rng is None
-                else augmented(picture, size, Augment(crop_scale, flip_probability), rng)
+                else augmented(
+                    picture,
+                    size,
+                    Augment(crop_scale, flip_probability, None, None, True, True, 0, 0),
+                    rng,
+                )
             )
         return sample
 

@@ -178,7 +178,9 @@ class OpenMojiSplit:
             sample["image"] = (
                 whole(picture, size)
                 if rng is None
-                else augmented(picture, size, Augment(crop_scale, random_flip=0), rng)
+                else augmented(
+                    picture, size, Augment(crop_scale, 0, None, None, True, True, 0, 0), rng
+                )
             )
         return sample
 
