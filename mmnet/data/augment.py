@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import RandAugment, Transform, TrivialAugmentWide
 from mmnet.bounds import NonNegativeFloat, Range, Ratio, Share
 from mmnet.data.colour import jittered
 from mmnet.data.scratch import scratch
+from mmnet.data.seeded import seeded
 from mmnet.data.told import names_a_colour, names_a_side
 
 
@@ -88,14 +89,8 @@ def augmented(
 
 def by_policy(picture: Tensor, name: Literal["rand", "trivial"], seed: int) -> Tensor:
     """What torchvision's policy of that name draws from this seed."""
-    # It draws from torch's own generator, whose state is the run's.
-    generator = torch.default_generator
-    before = generator.get_state()
-    try:
-        generator.manual_seed(seed)
+    with seeded(seed):
         changed: Tensor = policies()[name](picture)
-    finally:
-        generator.set_state(before)
     return changed
 
 

@@ -18,22 +18,32 @@ class TooSlow(BaseException):
 
 
 class Deadline:
-    """`with Deadline(): ...` raises TooSlow when that is not done after `seconds`.
+    """Within `with Deadline() as deadline`, TooSlow is raised SECONDS after a `begin`, unless
+    `end` was called before.
 
     Where signals allow it: in the main thread, which reads in a worker as well, on POSIX. A
     call into C ends before it is noticed. A timer that was set before goes on afterwards.
     """
 
-    def __init__(self, seconds: float = SECONDS) -> None:
-        self.seconds = seconds
-        self.works = os.name == "posix" and (threading.current_thread() is threading.main_thread())
+    def __init__(self) -> None:
+        self._seconds = SECONDS
+        main = threading.current_thread() is threading.main_thread()
+        self._works = os.name == "posix" and main
 
-    def __enter__(self) -> None:
-        if not self.works:
-            return
-        self._began = time.monotonic()
-        self._handler = signal.signal(signal.SIGALRM, self._stop)
-        self._timer = signal.setitimer(signal.ITIMER_REAL, self.seconds)
+    def __enter__(self) -> "Deadline":
+        if self._works:
+            self._began = time.monotonic()
+            self._timer = signal.setitimer(signal.ITIMER_REAL, 0)
+            self._handler = signal.signal(signal.SIGALRM, self._stop)
+        return self
+
+    def begin(self) -> None:
+        if self._works:
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+
+    def end(self) -> None:
+        if self._works:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def __exit__(
         self,
@@ -41,9 +51,9 @@ class Deadline:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.works:
+        if not self._works:
             return
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.end()
         signal.signal(signal.SIGALRM, self._handler)
         left, interval = self._timer
         if left:  # at once, if it would have struck meanwhile
@@ -51,4 +61,4 @@ class Deadline:
             signal.setitimer(signal.ITIMER_REAL, left, interval)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
-        raise TooSlow(self.seconds)
+        raise TooSlow(self._seconds)

@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mmnet.data.batch import blanks, collate
+from mmnet.data.deadline import Deadline, TooSlow
 from mmnet.data.masking import HideTokens
+from mmnet.data.mixing import Mixing
 from mmnet.data.order import SampleRandom, draw
 from mmnet.errors import UserError
 from mmnet.interfaces import IGNORED, TARGETS, BadSample, Batch, Inputs, Prepare, Split
@@ -38,6 +40,8 @@ class Reading(NamedTuple):
     prepare: dict[str, Prepare]  # of the modalities that are read; others are not decoded
     targets: tuple[str, ...]  # names of TARGETS
     hide: HideTokens | None = None  # makes the target "tokens"
+    mix: Mixing | None = None  # of pictures, in training
+    pin_memory: bool = False  # copies to the device from memory that stays in its place
 
 
 class TrainStep(NamedTuple):
@@ -125,13 +129,22 @@ class _Reader(Dataset[EvalBatch]):
         rows: list[_Row] = []
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
-        for index, rng in self._drawn(positions):
-            try:
-                rows.append(self._row(index, rng))
-                indices.append(index)
-            except BadSample as problem:
-                bad.append((problem.key, problem.reason))
-        return EvalBatch(self._collate(rows) if rows else None, indices, bad)
+        with Deadline() as deadline:
+            for index, rng in self._drawn(positions):
+                try:
+                    deadline.begin()
+                    rows.append(self._row(index, rng))
+                    indices.append(index)
+                except BadSample as problem:
+                    bad.append((problem.key, problem.reason))
+                except TooSlow as problem:
+                    bad.append((self.split.key(index), str(problem)))
+                finally:
+                    deadline.end()
+        batch = self._collate(rows) if rows else None
+        if batch is not None and self.reading.mix is not None and self.seed is not None:
+            batch = self.reading.mix(batch, positions.start)
+        return EvalBatch(batch, indices, bad)
 
     def _row(self, index: int, rng: SampleRandom | None) -> _Row:
         """One sample as tensors. Raises BadSample."""
@@ -189,7 +202,7 @@ def _read(
     )
     for batch, indices, bad in reads:
         if batch is not None and device.type != "cpu":
-            batch = _move(batch, device)
+            batch = _move(batch, device, pin=reader.reading.pin_memory and num_workers == 0)
         yield EvalBatch(batch, indices, bad)
 
 
@@ -203,7 +216,7 @@ def _in_workers(
         num_workers=num_workers,
         collate_fn=_as_it_is,
         worker_init_fn=_leave_signals_to_the_trainer,
-        pin_memory=device.type == "cuda",
+        pin_memory=reader.reading.pin_memory,
         generator=torch.Generator(),  # else its seed is drawn from the run's own numbers
     )
     try:
@@ -255,9 +268,9 @@ def _leave_when_the_trainer_says_so() -> None:
     os._exit(0)
 
 
-def _move(batch: Batch, device: torch.device) -> Batch:
+def _move(batch: Batch, device: torch.device, *, pin: bool) -> Batch:
     def there(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
+        return (tensor.pin_memory() if pin else tensor).to(device, non_blocking=True)
 
     inputs = {
         name: Inputs(
