@@ -178,6 +178,13 @@ def _(bench: Bench) -> None:
     assert "not one sample fits" in "\n".join(told)
 
 
+@case("hardware.pin_memory")
+def _(bench: Bench) -> None:
+    for value in ("auto", "false"):
+        assert not bench.job(f"hardware.pin_memory={value}").reading.pin_memory
+    assert "hardware.pin_memory=true" in bench.refusal("hardware.pin_memory=true")
+
+
 @case("trainer.modality_grid")
 def _(bench: Bench) -> None:
     for samples in (8, 0):

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import RandAugment, Transform, TrivialAugmentWide
 
 from mmnet.bounds import NonNegativeFloat, Range, Ratio, Share
 from mmnet.data.colour import jittered
-from mmnet.data.scratch import scratch
+from mmnet.data.scratch import own, scratch
 from mmnet.data.seeded import seeded
 from mmnet.data.told import names_a_colour, names_a_side
 
@@ -73,6 +73,7 @@ def augmented(
     """
     minded = text if how.mind_text and text is not None else ""
     coloured = names_a_colour(minded)
+    given = picture
     top, left, height, width = crop(picture, how.random_crop, rng, own=size is None)
     picture = picture[:, top : top + height, left : left + width]
     sides = (size, size) if size is not None else within(height, width)
@@ -83,7 +84,7 @@ def augmented(
         seed = rng.getrandbits(63)
         picture = picture if coloured else by_policy(picture, how.policy, seed)
     if how.color_jitter is not None:
-        picture = jittered(picture, how.color_jitter, rng, keep_hue=coloured)
+        picture = jittered(own(picture, given), how.color_jitter, rng, keep_hue=coloured)
     return picture
 
 
@@ -115,6 +116,15 @@ def crop(
             top, left = rng.randint(0, height - high), rng.randint(0, width - wide)
             return top, left, high, wide
     return 0, 0, height, width  # so long a picture holds no such crop
+
+
+def enough(size: int, random_crop: float) -> int:
+    """Pixels a side that a picture must keep, so that it may be decoded at less than its own.
+
+    Twice the size, and so many that the narrowest crop is not enlarged.
+    """
+    narrowest = math.sqrt(random_crop) * math.exp(ASPECT[0] / 2)
+    return math.ceil(size * max(2.0, 1 / narrowest))
 
 
 def within(height: float, width: float) -> tuple[int, int]:

@@ -6,7 +6,6 @@ Drawn (where nobody does). See mmnet/dataset/flickr30k.py for one.
 """
 
 import hashlib
-import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
-from mmnet.data.augment import ASPECT, Augment, augmented, whole
+from mmnet.data.augment import Augment, augmented, enough, whole
 from mmnet.data.files import inside, layout_of, root_of
 from mmnet.data.image import cut, read_image, why
 from mmnet.data.pairs import another, fits
@@ -198,7 +197,9 @@ class Pictures(Published):
         text: str | None = None,
     ) -> Tensor:
         """uint8 [3, H, W] as the network is shown it, beside `text`."""
-        at_least = None if self.image_size is None or record.box else self.enough(rng is not None)
+        at_least = None
+        if self.image_size is not None and record.box is None:
+            at_least = enough(self.image_size, 1.0 if rng is None else self.augment.random_crop)
         try:
             source = self.picture(place)
         except OSError as error:
@@ -209,12 +210,6 @@ class Pictures(Published):
         if rng is None:
             return own(whole(picture, self.image_size), picture)
         return own(augmented(picture, self.image_size, self.augment, rng, text), picture)
-
-    def enough(self, cropped: bool) -> int:
-        """Pixels a side: of twice the size, or so that the narrowest crop has the size."""
-        assert self.image_size is not None
-        narrowest = math.sqrt(self.augment.random_crop) * math.exp(ASPECT[0] / 2)
-        return math.ceil(self.image_size * max(2.0, 1 / narrowest if cropped else 0.0))
 
 
 @dataclass

@@ -27,8 +27,10 @@ class Resize:
         return resized(pixels(raw), self.size, self.size)
 
     def collate(self, tensors: list[Tensor]) -> Inputs:
-        # Bytes travel to the device and become floats there: a quarter of the copying.
-        return Inputs(torch.stack(tensors), None)
+        # Bytes travel to the device and become floats there: a quarter of the copying. Channels
+        # last, as they were decoded: to lay them out anew is work for the device as well.
+        rows = torch.stack([picture.permute(1, 2, 0) for picture in tensors])
+        return Inputs(rows.permute(0, 3, 1, 2), None)
 
 
 class Timm(nn.Module):
@@ -120,7 +122,8 @@ class Timm(nn.Module):
             build(name, None, image_size, sizes, dynamic_img_size, pooling, dropout)
 
     def forward(self, inputs: Inputs) -> Features:
-        image = (inputs.values - self.mean) / self.std  # uint8 [B, 3, S, S] -> float
+        pixels = inputs.values.contiguous()  # uint8 [B, 3, S, S]
+        image = (pixels - self.mean) / self.std
         found = self.body.forward_features(image)
         tokens = rows_of(found) if self.is_map else found
         if self.pool is None:
