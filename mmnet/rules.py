@@ -16,12 +16,6 @@ from mmnet.errors import nearest
 Blame = tuple[tuple[str, ...], str]
 Rule = Callable[..., Iterator[Blame]]
 
-# Heads that learn from shares of labels.
-MIXABLE = (
-    "mmnet.head.classification.Classification",
-    "mmnet.head.multilabel.Multilabel",
-)
-
 RULES: list[tuple[tuple[str, ...], Rule]] = []
 
 
@@ -214,42 +208,6 @@ def one_folder(name: str) -> Iterator[Blame]:
     # It becomes a folder under paths.output.
     if not name.strip() or name.startswith(".") or re.search(r"[/\\]", name) or len(name) > 100:
         yield ("name",), "expected 1 to 100 characters without slashes or a dot in front"
-
-
-MIXED = ("dataset.augment.mixup", "dataset.augment.cutmix")
-
-
-@rule(*MIXED, "encoder.text._target_")
-def pictures_alone_are_mixed(mixup: float, cutmix: float, _: str) -> Iterator[Blame]:
-    for key, alpha in zip(MIXED, (mixup, cutmix), strict=True):
-        if alpha:
-            yield (
-                (key, "encoder.text._target_"),
-                "a text cannot be mixed with another: leave it out (~encoder/text), or set "
-                f"{key}=0",
-            )
-
-
-@rule(*MIXED, "encoder.image._target_")
-def squares_are_mixed(mixup: float, cutmix: float, encoder: str) -> Iterator[Blame]:
-    for key, alpha in zip(MIXED, (mixup, cutmix), strict=True):
-        if alpha and encoder == "mmnet.encoder.image.naflex.NaFlex":
-            yield (
-                (key, "encoder.image._target_"),
-                "pictures of different shapes cannot be mixed: choose an encoder of one size, "
-                f"or set {key}=0",
-            )
-
-
-@rule(*MIXED, "head._target_")
-def labels_are_mixed(mixup: float, cutmix: float, head: str) -> Iterator[Blame]:
-    for key, alpha in zip(MIXED, (mixup, cutmix), strict=True):
-        if alpha and head not in MIXABLE:
-            yield (
-                (key, "head._target_"),
-                "what this head learns from cannot be mixed: choose head=classification or "
-                f"head=multilabel, or set {key}=0",
-            )
 
 
 def undivided(values: dict[str, Any], compare: list[str]) -> Iterator[Blame]:

@@ -135,7 +135,7 @@ def mixed_or_refused(key: str, name: str, bench: Bench) -> None:
         assert found is not None and getattr(found, key) == 0.5
 
 
-OF_PICTURES = {
+OF_PICTURES: dict[str, Any] = {
     "augment.mind_text": minded,
     "augment.normalize": reaches_the_encoder,
     "augment.mixup": partial(mixed_or_refused, "mixup"),

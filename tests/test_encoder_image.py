@@ -202,7 +202,12 @@ def test_without_normalize_pixels_are_only_scaled(build: Any) -> None:
     encoder, plain = build().eval(), build(normalize=False).eval()
     plain.load_state_dict(encoder.state_dict())
     seen: list[Tensor] = []
-    plain.body.forward_features = lambda pixels, **_: seen.append(pixels) or stop()
+
+    def stop(pixels: Tensor, **_: Any) -> None:
+        seen.append(pixels)
+        raise Stopped
+
+    plain.body.forward_features = stop
     values = torch.tensor([0, 51, 255], dtype=torch.uint8).repeat(32 * 32).view(32, 32, 3)
     inputs = plain.prepare.collate([plain.prepare(values.permute(2, 0, 1))])
     with pytest.raises(Stopped):
@@ -217,10 +222,6 @@ def test_without_normalize_pixels_are_only_scaled(build: Any) -> None:
 
 class Stopped(Exception):
     """What is behind it is not of interest."""
-
-
-def stop() -> None:
-    raise Stopped
 
 
 def test_register_tokens_stand_after_the_class_token() -> None:

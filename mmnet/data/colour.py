@@ -89,4 +89,5 @@ def map_colours(rows: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float32], bi
 def turned(saturation: float, angle: float) -> npt.NDArray[np.float32]:
     """[3, 3]: chroma scaled, and turned by an angle around the axis of greys."""
     cos, sin = saturation * math.cos(angle), saturation * math.sin(angle)
-    return LUMA + np.float32(cos) * CHROMA + np.float32(sin) * ACROSS
+    matrix: npt.NDArray[np.float32] = LUMA + np.float32(cos) * CHROMA + np.float32(sin) * ACROSS
+    return matrix

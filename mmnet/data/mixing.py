@@ -39,7 +39,8 @@ class Mixing(NamedTuple):
 
     def _mixed(self, values: Tensor, target: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
         if rng.random() < (self.cutmix > 0) / ((self.cutmix > 0) + (self.mixup > 0)):
-            return CutMix(alpha=self.cutmix, num_classes=self.num_classes)(values, target)
+            values, target = CutMix(alpha=self.cutmix, num_classes=self.num_classes)(values, target)
+            return values, target
         mix = MixUp(alpha=self.mixup, num_classes=self.num_classes)
         mixed, target = mix(values.float(), target)
         return mixed.round_().to(torch.uint8), target
