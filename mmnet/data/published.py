@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
-from mmnet.data.augment import Augment, augmented, whole
+from mmnet.data.augment import Augment, augmented, enough, whole
 from mmnet.data.files import inside, layout_of, root_of
 from mmnet.data.image import cut, read_image, why
 from mmnet.data.passages import passages
 from mmnet.data.record_split import RecordSplit
 from mmnet.data.records import Found, Record, mixed, table_of
+from mmnet.data.scratch import own
 from mmnet.errors import UserError, nearest
 from mmnet.interfaces import BadSample
 
@@ -231,22 +232,30 @@ class Pictures(Published):
             )
         super().__post_init__()
 
-    def view(self, place: str, key: str, record: Record, rng: random.Random | None) -> Tensor:
-        """uint8 [3, H, W] as the network is shown it."""
-        # Twice the size: what a crop loses leaves enough pixels for its resizing.
-        at_least = None if self.image_size is None or record.box else 2 * self.image_size
+    def view(
+        self,
+        place: str,
+        key: str,
+        record: Record,
+        rng: random.Random | None,
+        text: str | None = None,
+    ) -> Tensor:
+        """uint8 [3, H, W] as the network is shown it, beside `text`."""
+        at_least = None
+        if self.image_size is not None and record.box is None:
+            at_least = enough(self.image_size, 1.0 if rng is None else self.augment.random_crop)
         try:
             source = self.picture(place)
         except OSError as error:
             raise BadSample(key, why(error)) from error
-        picture = read_image(source, key, at_least)
+        picture = read_image(source, key, at_least, lend=True)
         if record.box is not None:
             picture = cut(picture, record.box, key)
         if record.turn:
             picture = torch.rot90(picture, record.turn, (1, 2))
         if rng is None:
-            return whole(picture, self.image_size)
-        return augmented(picture, self.image_size, self.augment, rng)
+            return own(whole(picture, self.image_size), picture)
+        return own(augmented(picture, self.image_size, self.augment, rng, text), picture)
 
 
 @dataclass
