@@ -945,7 +945,7 @@ MUTATIONS = [
         ("balance.py::test_it_changes_the_run_and_resumes_to_the_bit[ogm_ge]",),
     ),
 ]
-MUTATIONS += [Mutation(*told, (test,)) for *told, test in DATA]
+MUTATIONS += [Mutation(*told[:4], (told[4],)) for told in DATA]
 
 
 class Outcome(NamedTuple):

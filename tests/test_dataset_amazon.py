@@ -13,7 +13,7 @@ from mmnet.data.html import shown
 from mmnet.dataset.amazon import Amazon
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample
-from tests.official import draw
+from tests.official import cropped, draw
 
 
 HIGH = "https://images-na.ssl-images-amazon.com/images/I/"
@@ -28,7 +28,7 @@ def amazon(data: Path, **changes: Any) -> Amazon:
         "min_votes": 0,
         "without_picture": "keep",
         "image_size": 16,
-        "augment": {"random_crop": 1.0, "random_flip": 0.0},
+        "augment": cropped(1.0, 0.0),
         "split_seed": 0,
         "val_fraction": 0.3,
         "on_bad_sample": "skip",
