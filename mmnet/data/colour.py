@@ -60,7 +60,8 @@ def mean_luma(rows: npt.NDArray[np.uint8]) -> float:
     """Of every fourth row of [H, W, 3]."""
     some = rows[::4].reshape(-1, rows.shape[1] * 3)
     columns = some.sum(0, dtype=np.int32).reshape(-1, 3)
-    return float(TO_YIQ[0] @ columns.sum(0)) / (len(some) * rows.shape[1])
+    total = float(TO_YIQ[0] @ columns.sum(0))
+    return total / (len(some) * rows.shape[1])
 
 
 def map_colours(rows: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float32], bias: float) -> None:
