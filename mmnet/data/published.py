@@ -111,11 +111,11 @@ class Published:
             there = self._told(target)[rows]
             if not there.any():
                 raise UserError(
-                    f"dataset={self.title}: no sample of {self.folder} that is for {name} has a "
+                    f"dataset={self.title}: no sample of {self.folder} that is for {name} has "
                     f"{target}, so that a head can neither learn it there nor be measured by it"
                 )
             if not there.all():
-                left_out[f"{name}: samples without a {target}"] = int((~there).sum())
+                left_out[f"{name}: samples without {target}"] = int((~there).sum())
                 rows = rows[there]
         return RecordSplit(self, name, rows, targets, left_out)
 

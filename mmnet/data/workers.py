@@ -68,7 +68,8 @@ def _started(loader: "DataLoader[T]") -> Iterator[T]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        theirs = str(getattr(handler, "__module__", "")).startswith("torch.")  # another loader's
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if theirs or not handler else handler)
     return iterator
 
 
