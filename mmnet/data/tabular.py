@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from mmnet.data.column_roles import class_names, holds_bytes, roles_of
 from mmnet.data.embedded import pictures_of
 from mmnet.data.files import inside
-from mmnet.data.mapped import Mapped, place_of
 from mmnet.data.members import captions_of, number_of, strings_of
 from mmnet.data.own import Classes, Own
+from mmnet.data.places import Places, place_of
 from mmnet.data.records import Found, Record
 from mmnet.data.tables import columns_of, rows_of
 from mmnet.errors import UserError, nearest
@@ -253,8 +253,8 @@ class Tabular(Own):
         return row.place if image is not None else captions[0]
 
     @cached_property
-    def _files(self) -> Mapped:
-        return Mapped(self.folder, self._unpacked)
+    def _files(self) -> Places:
+        return Places(self.folder, self._unpacked)
 
     def _unpacked(self, path: Path) -> Path:
         return pictures_of(path, roles_of(path, self.asked())["image"]).shard

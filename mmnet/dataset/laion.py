@@ -11,8 +11,8 @@ import msgspec
 from mmnet.data.downloaded import Downloaded
 from mmnet.data.embedded import pictures_of
 from mmnet.data.files import read_json
-from mmnet.data.mapped import Mapped, place_of
 from mmnet.data.members import Members, Unreadable, captions_of
+from mmnet.data.places import Places, place_of
 from mmnet.data.published import Drawn, Pictures
 from mmnet.data.records import Found, Record
 from mmnet.data.shard_format import PICTURES
@@ -218,8 +218,8 @@ class Laion(Drawn, Pictures):
         return Downloaded(self.folder, FOLDERS, by=("row", "md5"))
 
     @cached_property
-    def _files(self) -> Mapped:
-        return Mapped(self.folder, self._unpacked)
+    def _files(self) -> Places:
+        return Places(self.folder, self._unpacked)
 
     def _unpacked(self, path: Path) -> Path:
         if path.suffix == ".parquet":
