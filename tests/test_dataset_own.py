@@ -3,12 +3,14 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
 
 from mmnet.compose import load, make
+from mmnet.data.augment import Augment
+from mmnet.data.multimodal import MultiModalDataset
 from mmnet.data.records import Record
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample
@@ -308,3 +310,67 @@ def test_metadata_says_what_the_pictures_are(name: str, tmp_path: Path) -> None:
     ]
     assert len(found.rows("test")) == 2
     assert len(found.rows("train")) + len(found.rows("val")) == 2
+
+
+# A class of one's own
+
+
+class Own(MultiModalDataset):
+    """What a test says."""
+
+    told: ClassVar[list[dict[str, Any]]] = []
+
+    def samples(self) -> list[dict[str, Any]]:
+        return self.told
+
+
+def own(folder: Path, *told: dict[str, Any]) -> Own:
+    folder.mkdir(exist_ok=True)
+    draw(folder / "0.png")
+    Own.told = list(told)
+    return Own(
+        root=None,
+        on_bad_sample="skip",
+        max_bad_fraction=0.1,
+        data=folder,
+        split_seed=0,
+        val_fraction=0.3,
+        image_size=16,
+        augment=Augment(1, 0),
+        num_classes=None,
+        train_split=None,
+        val_split=None,
+    )
+
+
+def test_a_class_of_ones_own_says_anything_of_a_sample(tmp_path: Path) -> None:
+    found = own(
+        tmp_path,
+        {
+            "image_path": "0.png",
+            "caption": ["a", "b"],
+            "label": "x",
+            "labels": ["l"],
+            "split": "train",
+        },
+        {"caption": "text alone", "label": "y", "value": 2, "split": "val"},
+        {"label": "y"},
+    )
+    assert records(found) == [
+        Record("0", "0.png", ("a", "b"), "train", "0.png", 0, (0,)),
+        Record("1", None, ("text alone",), "val", "text alone", 1, value=2.0),
+    ]
+    assert found.table.notes == {"samples without a picture and a text": 1}
+    assert (found.names.classes, found.names.labels) == (["x", "y"], ["l"])
+
+
+def test_what_it_says_is_never_out_of_date(tmp_path: Path) -> None:
+    assert records(own(tmp_path, {"caption": "a"}))[0].captions == ("a",)
+    assert records(own(tmp_path, {"caption": "b"}))[0].captions == ("b",)
+
+
+def test_what_it_may_not_say(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Own.samples, sample 0: no 'captoin' .* 'caption'"):
+        own(tmp_path, {"captoin": "a"})
+    with pytest.raises(UserError, match=r"sample 1: ../0.png leads out of"):
+        own(tmp_path, {"caption": "a"}, {"image_path": "../0.png"})

@@ -251,6 +251,8 @@ def test_what_was_prepared_is_read_as_it_was(tmp_path: Path) -> None:
     assert sorted(keys(found)) == ["a/1.jpg", "a/2.jpg", "b", "text"] and keys(found, "val") == [
         "va/1.jpg"
     ]
+    labels = sample(found, "text", "labels")["labels"]
+    assert all(value != value for value in labels)  # NaN: nobody knows
     split = found.split("train", ("labels",))
     assert split.notes["train: samples without labels"] == 4 - len(split) > 0
     with pytest.raises(BadSample, match="not a picture"):

@@ -22,6 +22,7 @@ from mmnet.preflight import preflight
 from mmnet.track.recorder import read
 from tests.command import Ended, run, run_folders
 from tests.jobs import SMALL
+from tests.official import draw
 
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -208,6 +209,25 @@ def test_the_part_on_the_page_trains(trained: Ended) -> None:
         5,
     ]
     assert "experiments.weighing.weighed.Weighed" in (trained.folder / "config.yaml").read_text()
+
+
+@pytest.mark.train
+def test_the_dataset_on_the_page_trains(tmp_path: Path) -> None:
+    study(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        draw(tmp_path / "photos" / f"{number}.png", number)
+    told = "\n".join(f"{number}.png\t{number % 6}\tbought {number}" for number in range(40))
+    (tmp_path / "photos/reviews.txt").write_text(told, "utf-8")
+    small = [word for word in SMALL if not word.startswith(("trainer.steps", "dataset."))]
+    words = ("--config-dir", "experiments/reviews", "dataset=reviews", "paths.data=photos")
+    ended = run(tmp_path, *small, *words, "trainer.steps=3", "trainer.batch_size=8")
+    assert ended.code == 0, ended.err
+    assert [line["step"] for line in read(ended.folder) if "train/loss" in line] == [1, 2, 3]
+    told = told.replace("7.png", "../7.png")
+    (tmp_path / "photos/reviews.txt").write_text(told, "utf-8")
+    refused = run(tmp_path, *small, *words)
+    assert refused.code == 2 and "sample 7: ../7.png leads out of" in refused.err
 
 
 @pytest.mark.train

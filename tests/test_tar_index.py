@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmnet.data.mapped import Mapped, place_of
+from mmnet.data.places import Places, place_of
 from mmnet.data.tar import walk
 from mmnet.data.tar_index import Index, index_of, index_path, write_index
 from mmnet.errors import UserError
@@ -60,11 +60,11 @@ def test_any_member_is_read_alone_and_a_second_index_is_the_first(tmp_path: Path
     index = write_index(path, checksums=True)
     again = index_of(path)
     assert again.table.equals(index.table) and again.num_samples == index.num_samples
-    mapped, contents = Mapped(tmp_path), dict(FILES)
+    opened, contents = Places(tmp_path), dict(FILES)
     for key, members in again.samples():
         for member in members:
             name = f"{key.rpartition('/')[2]}.{member.extension}"
-            content = mapped.read(place_of(path.name, *member[1:]))
+            content = opened.read(place_of(path.name, *member[1:]))
             assert content == contents[name]
     columns = [again.table.column(name) for name in ("offset", "size", "crc32")]
     assert sum(column.nbytes for column in columns) / len(FILES) <= 20  # on disk; mapped
@@ -184,7 +184,7 @@ def test_samples_are_put_together_wherever_their_files_lie(tmp_path: Path) -> No
         "members of a name that was there before": 1,
     }
     first = next(index.samples())[1][0]
-    assert Mapped(tmp_path).read(place_of(path.name, *first[1:])) == b"a.jpg"
+    assert Places(tmp_path).read(place_of(path.name, *first[1:])) == b"a.jpg"
 
 
 def test_a_changed_body_is_found_where_the_index_has_checksums(tmp_path: Path) -> None:
@@ -201,11 +201,11 @@ def test_a_changed_body_is_found_where_the_index_has_checksums(tmp_path: Path) -
         damaged = bytearray(whole)
         damaged[offset + rng.randrange(size)] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
-        mapped, bad = Mapped(tmp_path), []
+        opened, bad = Places(tmp_path), []
         assert index_of(path).table.equals(index.table)  # the headers are as they were
         for number, place in enumerate(places):
             try:
-                mapped.read(place)
+                opened.read(place)
             except OSError as error:
                 assert "checksum" in str(error)
                 bad.append(number)
@@ -269,9 +269,9 @@ def test_a_shard_that_shrinks_while_it_is_read_costs_samples_and_not_the_process
 ) -> None:
     path = shard(tmp_path)
     places = [place_of(path.name, *one[1:]) for _, some in index_of(path).samples() for one in some]
-    mapped = Mapped(tmp_path)
-    assert mapped.read(places[1]) == FILES[1][1]
+    opened = Places(tmp_path)
+    assert opened.read(places[1]) == FILES[1][1]
     os.truncate(path, 2048)
-    assert mapped.read(places[0]) == b""
+    assert opened.read(places[0]) == b""
     with pytest.raises(OSError, match="shorter"):
-        mapped.read(places[-1])
+        opened.read(places[-1])

@@ -90,6 +90,8 @@ class Own(Drawn, Pictures):
         if val:
             return self._of(train if name == "train" else val)
         drawn = super().rows(name)
+        if len(train) == len(counts):
+            return drawn
         return drawn[np.isin(drawn, self._of(train), assume_unique=True)]
 
     @property

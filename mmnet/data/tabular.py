@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from mmnet.data.column_roles import class_names, holds_bytes, roles_of
 from mmnet.data.embedded import pictures_of
 from mmnet.data.files import inside
-from mmnet.data.mapped import Mapped, place_of
 from mmnet.data.members import captions_of, number_of, strings_of
 from mmnet.data.own import Classes, Own
+from mmnet.data.places import Places, place_of
 from mmnet.data.records import Found, Record
 from mmnet.data.tables import columns_of, rows_of
 from mmnet.errors import UserError, nearest
@@ -226,7 +226,7 @@ class Tabular(Own):
                 break
         folders = [f"{own}/{folder}".removeprefix("./").rstrip("/") or "." for folder in FOLDERS]
         return max(
-            folders, key=lambda base: sum((self.folder / base / name).is_file() for name in names)
+            folders, key=lambda base: sum(_is_file(self.folder / base / name) for name in names)
         )
 
     def _place(self, cell: Any, base: str, where: str) -> str | None:
@@ -253,8 +253,8 @@ class Tabular(Own):
         return row.place if image is not None else captions[0]
 
     @cached_property
-    def _files(self) -> Mapped:
-        return Mapped(self.folder, self._unpacked)
+    def _files(self) -> Places:
+        return Places(self.folder, self._unpacked)
 
     def _unpacked(self, path: Path) -> Path:
         return pictures_of(path, roles_of(path, self.asked())["image"]).shard
@@ -271,6 +271,13 @@ def _numbered(path: Path, column: str) -> Iterator[tuple[int, int, int, int | No
     """Row, offset, size and checksum of each picture of a table."""
     for key, (member, *_) in pictures_of(path, column).samples():
         yield int(key), *member[1:]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _scalar(cell: Any) -> Any:

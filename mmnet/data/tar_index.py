@@ -165,7 +165,9 @@ def _walked(shard: Path, checksums: bool) -> tuple[pa.Table, dict[str, int], int
     samples: dict[str, dict[str, Member]] = {}
     before = None
     with shard.open("rb") as file, _mapped(file) as data:
-        for entry in walk(shard, data):
+        for number, entry in enumerate(walk(shard, data)):
+            if number % BATCH == BATCH - 1:
+                data.madvise(mmap.MADV_DONTNEED)  # what was seen of a large shard may go
             if entry.kind:
                 if entry.kind != "folders":
                     notes[entry.kind] += 1

@@ -12,7 +12,6 @@ import msgspec
 import pyarrow.compute as pc
 from braceexpand import braceexpand
 
-from mmnet.data.mapped import Mapped, place_of
 from mmnet.data.members import (
     LABELS,
     TEXTS,
@@ -23,6 +22,7 @@ from mmnet.data.members import (
     strings_of,
 )
 from mmnet.data.own import Classes, Own
+from mmnet.data.places import Places, place_of
 from mmnet.data.records import Found, Record
 from mmnet.data.shard_format import CARD, Card, Entry, read_card, record_of
 from mmnet.data.tar_index import Index, Member, index_of
@@ -132,8 +132,8 @@ class WebDataset(Own):
         return read_card(self.folder)
 
     @cached_property
-    def _files(self) -> Mapped:
-        return Mapped(self.folder)
+    def _files(self) -> Places:
+        return Places(self.folder)
 
     def _all(self) -> list[Path]:
         kinds = ("*.tar", "*.tar.gz", "*.tgz")
@@ -148,7 +148,7 @@ class WebDataset(Own):
             if pattern.startswith("pipe:") or "://" in pattern:
                 raise UserError(
                     f"dataset.shards={pattern}: random access is to files; streams are read with "
-                    f"dataset.stream"
+                    f"dataset=stream"
                 )
             try:
                 names = list(islice(braceexpand(pattern), MOST))

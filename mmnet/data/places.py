@@ -1,7 +1,12 @@
-"""Parts of large files, by memory map: no call to the system for what is in memory already."""
+"""Parts of large files: each is read by itself, at its place, from a file that is kept open.
+
+By pread, not by memory map: measured on parts of 57 kB in memory it takes less than half the
+time, a file that has become shorter costs a sample where a map would end the process, and what
+was read does not count as memory of the process for ever after.
+"""
 
 import errno
-import mmap
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,38 +15,39 @@ from typing import Any
 from mmnet.data.tar_index import unpacked
 
 
-MOST = 128  # files mapped at once; each costs a file descriptor
+MOST = 128  # files open at once
 
 
-class Mapped:
-    """The members of some shards, by place; for one process and those that are forked from it."""
+class Places:
+    """The members of some shards; for one process and those that are forked from it."""
 
     def __init__(self, folder: Path, find: Callable[[Path], Path] = unpacked) -> None:
         """`find`: from the file that a place names to the one in which the bytes are."""
         self.folder, self._find = folder, find
-        self._files: dict[str, mmap.mmap] = {}  # the last one used is the last
+        self._files: dict[str, int] = {}  # descriptors; the last one used is the last
 
     def read(self, place: str) -> bytes:
         """What lies at a `place`. Raises OSError, also where a checksum says that it changed."""
         name, offset, size, crc32 = parsed(place)
-        file = self._files.pop(name, None) or self._map(name)
+        file = self._files.pop(name, None)
+        if file is None:
+            file = self._open(name)
         self._files[name] = file
-        # A file that has become shorter ends the process, if it is read beyond its end.
-        if offset + size > file.size():
+        content = os.pread(file, size, offset)
+        if len(content) < size:
             raise OSError(errno.EIO, "the shard has become shorter")
-        content = file[offset : offset + size]
         if crc32 is not None and zlib.crc32(content) != crc32:
             raise OSError(errno.EIO, "not the bytes of which the index has the checksum")
         return content
 
-    def _map(self, name: str) -> mmap.mmap:
+    def _open(self, name: str) -> int:
         while len(self._files) >= MOST:
-            self._files.pop(next(iter(self._files))).close()
-        with self._find(self.folder / name).open("rb") as file:
-            try:
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except ValueError as error:  # it is empty
-                raise OSError(errno.EIO, "the shard has become empty") from error
+            os.close(self._files.pop(next(iter(self._files))))
+        return os.open(self._find(self.folder / name), os.O_RDONLY)
+
+    def __del__(self) -> None:
+        for file in self._files.values():
+            os.close(file)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
