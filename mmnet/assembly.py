@@ -12,6 +12,7 @@ from mmnet.config import Part, Run
 from mmnet.controller.groups import mark
 from mmnet.data.bad import BadSamples
 from mmnet.data.loader import Reading
+from mmnet.data.mixing import Mixing
 from mmnet.data.packed import Packed
 from mmnet.errors import ConfigError, UserError
 from mmnet.hardware import choose
@@ -54,6 +55,8 @@ def assemble(run: Run, folder: Path) -> Job:
         prepare=prepare,
         targets=targets,
         hide=model.head.hide if "tokens" in targets else None,
+        mix=mixing(run),
+        pin_memory=machine.pin_memory,
     )
     total = total_steps(run, len(train_split))
     meta = None
@@ -89,6 +92,15 @@ def assemble(run: Run, folder: Path) -> Job:
         total=total,
         counters=Counters(),
     )
+
+
+def mixing(run: Run) -> Mixing | None:
+    """How pictures of a batch are mixed in training; only where mmnet.rules lets it be asked."""
+    augment = run.dataset.get("augment") or {}
+    mixup, cutmix = augment.get("mixup", 0.0), augment.get("cutmix", 0.0)
+    if not (mixup or cutmix):
+        return None
+    return Mixing(mixup, cutmix, run.head.get("num_classes"), run.seed)
 
 
 def job_facts(job: Job) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mmnet.bounds import PartOf, PartsOf, Section
 from mmnet.compatible import Constants, comparing, learnt, metrics_of, misfits, needed_by_all
 from mmnet.config import MODALITIES, PACKAGES, PARTS, PASSED, Part, Run
 from mmnet.errors import UserError, nearest
+from mmnet.mixable import unmixable
 from mmnet.rules import broken, by_length, idle_dropout, monitored, undivided, untuned
 from mmnet.signature import Signature
 from mmnet.trust import mark_of, trusted_signature
@@ -57,6 +58,7 @@ def check(config: Mapping[str, Any]) -> Checked:
     found = [*broken(checking.values), *misfits(checking.declared, whole)]
     found += idle_dropout(checking.values, needed_by_all(checking.declared))
     found += undivided(checking.values, comparing(checking.declared))
+    found += unmixable(checking.values)
     if whole:
         found += untuned(checking.values)
         found += by_length(checking.values, learnt(checking.declared))

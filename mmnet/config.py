@@ -116,6 +116,7 @@ class Hardware:
     activation_checkpointing: bool
     micro_batch_size: PositiveInt | None  # samples at once; None: the whole batch
     num_workers: NonNegativeInt  # processes that read data
+    pin_memory: Literal["auto"] | bool  # copy to the device from memory that stays in its place
     memory_gb: PositiveFloat | None  # to plan for (mmnet.inspect); None: what this machine has
     threads: PositiveInt | None  # CPU threads of one operation; None: torch's choice
 

@@ -28,6 +28,7 @@ class Machine:
 
     device: torch.device
     precision: str
+    pin_memory: bool
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Mixed precision around a forward pass; weights stay in fp32."""
@@ -64,7 +65,13 @@ def choose(hardware: Hardware) -> Machine:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()  # an earlier job of this process had its own
     log.info("hardware: %s, %s", name(device), precision)
-    return Machine(torch.device(device), precision)
+    pin = device == "cuda" if hardware.pin_memory == "auto" else hardware.pin_memory
+    if pin and device != "cuda":
+        raise UserError(
+            "hardware.pin_memory=true: memory is pinned for copies to a GPU, and this run is on "
+            f"{device}; auto or false would work"
+        )
+    return Machine(torch.device(device), precision, pin)
 
 
 def planned(hardware: Hardware) -> tuple[str, str]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # costs a second to import, and only evaluation needs it
 # What a head can learn from, and how a batch of it is stored. "tokens" is made in the data
 # workers by hiding tokens of the text; everything else comes from the dataset.
 TARGETS: dict[str, torch.dtype] = {
-    "label": torch.int64,  # [B] class
+    "label": torch.int64,  # [B] class; float32 [B, C] shares of classes where pictures are mixed
     "labels": torch.float32,  # [B, C] 1 for each label that holds, 0 if not, NaN: nobody knows
     "value": torch.float32,  # [B] a quantity
     "group": torch.int64,  # [B] samples of one group show the same: their texts fit its images

@@ -23,6 +23,10 @@ from typing import NamedTuple
 
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.mutations_data import DATA  # noqa: E402
+
+
 AT_ONCE = 2
 TIMEOUT = 300  # seconds; a mutation that makes a test hang is noticed, too
 
@@ -941,6 +945,7 @@ MUTATIONS = [
         ("balance.py::test_it_changes_the_run_and_resumes_to_the_bit[ogm_ge]",),
     ),
 ]
+MUTATIONS += [Mutation(*told[:4], (told[4],)) for told in DATA]
 
 
 class Outcome(NamedTuple):

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from mmnet.assembly import mixing
 from mmnet.compose import load, make
-from mmnet.errors import UserError
+from mmnet.errors import ConfigError, UserError
 from tests.jobs import fingerprint
 from tests.official import NAMES, official
 from tests.settings import Bench, case
@@ -25,6 +27,8 @@ COMMON = {
     "image_size": "24",
     "augment.random_crop": "0.1",
     "augment.random_flip": "1",
+    "augment.color_jitter": "[0.4,0.4,0.4,0.1]",
+    "augment.policy": "rand",
     "split_seed": "1",
     "val_fraction": "0.5",
     "on_bad_sample": "fail",
@@ -109,6 +113,42 @@ def refused(name: str, key: str, value: str, bench: Bench) -> None:
     assert f"dataset.{key}" in str(said.value)
 
 
+def minded(name: str, bench: Bench) -> None:
+    """A picture is mirrored beside a text that names a side, unless the text is minded."""
+    seen = []
+    for value in ("true", "false"):
+        whole = ("dataset.augment.random_crop=1", "dataset.augment.random_flip=1")
+        dataset = built(name, bench.data, *whole, f"dataset.augment.mind_text={value}")
+        records = (dataset.table[row] for row in range(len(dataset.table)))
+        record = next(record for record in records if record.image)
+        seen.append(dataset.view(record.image, "k", record, random.Random(0), "on the left"))
+    assert torch.equal(seen[0].flip(-1), seen[1])
+
+
+def reaches_the_encoder(name: str, bench: Bench) -> None:
+    for value in (True, False):
+        word = f"dataset.augment.normalize={str(value).lower()}"
+        run = load(f"dataset={name}", *official(name).WORDS, word)
+        assert run.encoder["image"]["normalize"] is value
+
+
+def mixed_or_refused(key: str, name: str, bench: Bench) -> None:
+    try:
+        run = load(f"dataset={name}", *official(name).WORDS, f"dataset.augment.{key}=0.5")
+    except ConfigError as error:
+        assert f"dataset.augment.{key}" in str(error)
+    else:
+        found = mixing(run)
+        assert found is not None and getattr(found, key) == 0.5
+
+
+OF_PICTURES: dict[str, Any] = {
+    "augment.mind_text": minded,
+    "augment.normalize": reaches_the_encoder,
+    "augment.mixup": partial(mixed_or_refused, "mixup"),
+    "augment.cutmix": partial(mixed_or_refused, "cutmix"),
+}
+
 for _name in NAMES:
     _own: dict[str, str] = getattr(official(_name), "CHANGES", {})
     for _key in keys_of(_name):
@@ -116,5 +156,7 @@ for _name in NAMES:
         if _key in _own or _key in COMMON:
             _word = f"dataset.{_key}={_own.get(_key, COMMON.get(_key))}"
             case(_at)(partial(matters, _name, _word, is_drawn(_name, _key)))
+        elif _key in OF_PICTURES:
+            case(_at)(partial(OF_PICTURES[_key], _name))
         elif _key in REFUSED:
             case(_at)(partial(refused, _name, _key, REFUSED[_key]))

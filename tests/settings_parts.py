@@ -58,12 +58,14 @@ for _key, _base, _word in (
     ("encoder.image.naflex.drop_path", NAFLEX, "encoder.image.drop_path=0.5"),
     ("encoder.image.naflex.dropout", NAFLEX, "encoder.image.dropout=0.5"),
     ("encoder.image.naflex.max_patches", NAFLEX, "encoder.image.max_patches=9"),
+    ("encoder.image.naflex.normalize", NAFLEX, "encoder.image.normalize=false"),
     ("encoder.image.naflex.num_heads", NAFLEX, "encoder.image.num_heads=4"),
     ("encoder.image.naflex.patch_size", NAFLEX, "encoder.image.patch_size=4"),
     ("encoder.image.naflex.pooling", NAFLEX, "encoder.image.pooling=attention"),
     ("encoder.image.naflex.reg_tokens", NAFLEX, "encoder.image.reg_tokens=2"),
     ("encoder.image.naflex.name", NAFLEX, "encoder.image.name=naflexvit_base_patch16_gap"),
     ("encoder.image.timm.drop_path", (), "encoder.image.drop_path=0.5"),
+    ("encoder.image.timm.normalize", (), "encoder.image.normalize=false"),
     ("encoder.image.timm.output_stride", CONVNEXT, "encoder.image.output_stride=8"),
     ("encoder.image.timm.pooling", (), "encoder.image.pooling=mean"),
     ("encoder.image.timm.reg_tokens", (), "encoder.image.reg_tokens=2"),
@@ -179,6 +181,13 @@ for _key, _words, _encoder in (
 def _(bench: Bench) -> None:
     told = inspect(composed("model=micro", "hardware=cpu", "hardware.memory_gb=0.001"))
     assert "not one sample fits" in "\n".join(told)
+
+
+@case("hardware.pin_memory")
+def _(bench: Bench) -> None:
+    for value in ("auto", "false"):
+        assert not bench.job(f"hardware.pin_memory={value}").reading.pin_memory
+    assert "hardware.pin_memory=true" in bench.refusal("hardware.pin_memory=true")
 
 
 @case("trainer.modality_grid")

@@ -13,7 +13,17 @@ import pytest
 
 
 BENCH = Path(__file__).resolve().parents[1] / "experiments" / "bench"
-NAMES = ("loop", "recipe", "startup", "checkpoint", "tracking", "recompute", "read", "growth")
+NAMES = (
+    "loop",
+    "recipe",
+    "startup",
+    "checkpoint",
+    "tracking",
+    "recompute",
+    "input",
+    "read",
+    "growth",
+)
 
 pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason="experiments/ is not in the archive")
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mmnet.data.augment import Augment
 from mmnet.data.record_split import RecordSplit
 from mmnet.dataset.coco import Coco
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample, Dataset, Split
+from tests.official import cropped
 
 
 BOTH = ("image", "text")
@@ -39,7 +39,7 @@ def coco(data: Path, **changes: Any) -> Coco:
         "val_split": ["val"],
         "num_classes": 12,
         "image_size": 64,
-        "augment": Augment(random_crop=0.5, random_flip=0.5),
+        "augment": cropped(0.5, 0.5),
         "on_bad_sample": "skip",
         "max_bad_fraction": 0.01,
     }
@@ -220,7 +220,7 @@ def test_training_augments_by_its_random_numbers_and_evaluation_does_not(data):
     assert picture(1) == picture(1) != picture(2)
     assert picture(None) == picture(None) != picture(1)
     assert picture(1) == picture(1, ("image",)), "the crop depends on what else is asked for"
-    plain = coco(data, augment=Augment(1.0, 0.0)).split("train", LABEL)
+    plain = coco(data, augment=cropped(1.0, 0.0)).split("train", LABEL)
     shown = plain.sample(3, BOTH, random.Random(1))["image"]
     assert shown.numpy().tobytes() == picture(None)
 

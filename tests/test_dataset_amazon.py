@@ -12,8 +12,7 @@ from mmnet.data.amazon_files import full_size, votes
 from mmnet.data.html import shown
 from mmnet.dataset.amazon import Amazon
 from mmnet.errors import UserError
-from mmnet.interfaces import BadSample
-from tests.official import draw
+from tests.official import cropped, draw
 
 
 HIGH = "https://images-na.ssl-images-amazon.com/images/I/"
@@ -28,7 +27,7 @@ def amazon(data: Path, **changes: Any) -> Amazon:
         "min_votes": 0,
         "without_picture": "keep",
         "image_size": 16,
-        "augment": {"random_crop": 1.0, "random_flip": 0.0},
+        "augment": cropped(1.0, 0.0),
         "split_seed": 0,
         "val_fraction": 0.3,
         "on_bad_sample": "skip",
@@ -221,14 +220,12 @@ def test_votes_are_words_with_separators(said: Any, count: int) -> None:
     assert votes(said) == count
 
 
-def test_a_rating_that_is_none_is_a_bad_sample(tmp_path: Path) -> None:
+def test_a_rating_that_is_none_is_left_out_and_counted(tmp_path: Path) -> None:
     write(tmp_path, told=[review(n, stars) for n, stars in enumerate((0.0, 4.5, 6.0, 1.0, 5.0))])
     found = amazon(tmp_path, **OF_REVIEWS, val_fraction=0.01)
     split = found.split("train", ("label",))
-    for index in range(3):
-        with pytest.raises(BadSample, match="no label"):
-            split.sample(index, ("text",), None)
-    assert [split.sample(i, ("text",), None)["label"] for i in (3, 4)] == [0, 4]
+    assert split.notes["train: samples without label"] == 3
+    assert [split.sample(i, ("text",), None)["label"] for i in (0, 1)] == [0, 4]
 
 
 def test_all_reviews_are_taken_rather_than_the_5_core(tmp_path: Path) -> None:

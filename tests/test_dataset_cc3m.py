@@ -6,20 +6,19 @@ from typing import Any
 
 import pytest
 
-from mmnet.data.augment import Augment
 from mmnet.data.conceptual import rows
 from mmnet.dataset.cc3m import Cc3m
 from mmnet.dataset.cc3m_labels import Cc3mLabels
 from mmnet.dataset.cc12m import Cc12m
 from mmnet.errors import UserError
-from tests.official import draw
+from tests.official import cropped, draw
 from tests.official.cc3m import md5
 
 
 COMMON: dict[str, Any] = {
     "root": None,
     "image_size": 16,
-    "augment": Augment(random_crop=0.5, random_flip=0.5),
+    "augment": cropped(0.5, 0.5),
     "on_bad_sample": "skip",
     "max_bad_fraction": 0.01,
 }

@@ -45,7 +45,7 @@ def test_real_reports_alone_are_texts_that_are_normal_or_not(data: Path) -> None
     splits = [everything.split(name, LABEL) for name in ("train", "val")]
     assert sum(map(len, splits)) == 388
     notes = [split.notes for split in splits]
-    left = [notes[i].get(f"{('train', 'val')[i]}: samples without a label", 0) for i in (0, 1)]
+    left = [notes[i].get(f"{('train', 'val')[i]}: samples without label", 0) for i in (0, 1)]
     assert sum(left) == 11
 
 

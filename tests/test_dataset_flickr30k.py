@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 
 from mmnet.data.archive import Archive
-from mmnet.data.augment import Augment
 from mmnet.dataset.flickr30k import Flickr30k
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample
 from tests.jobs import fingerprint
-from tests.official import draw
+from tests.official import cropped, draw
 
 
 BOTH = ("image", "text")
@@ -33,7 +32,7 @@ def flickr(data: Path, **changes: Any) -> Flickr30k:
         "val_split": ["val"],
         "drop_unrelated": True,
         "image_size": 16,
-        "augment": Augment(random_crop=0.5, random_flip=0.5),
+        "augment": cropped(0.5, 0.5),
         "on_bad_sample": "skip",
         "max_bad_fraction": 0.01,
     }

@@ -231,7 +231,7 @@ def test_the_name_of_the_class_is_the_text_if_asked_for(kaggle: Path) -> None:
 
 
 def test_test_has_no_labels(kaggle: Path) -> None:
-    with pytest.raises(UserError, match="is for test has a label"):
+    with pytest.raises(UserError, match="is for test has label"):
         imagenet(kaggle).split("test", LABEL)
     assert len(imagenet(kaggle).split("test", ())) == 3
 

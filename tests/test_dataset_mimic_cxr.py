@@ -77,7 +77,7 @@ def test_four_values_become_yes_no_or_nobody_knows(folder: Path) -> None:
     def seen(*words: str) -> list[Any]:
         split = mimic(folder, *words).split("train", LABELS)
         assert len(split) == 2  # of one study; the others are without labels
-        assert split.notes["train: samples without a labels"] == 28
+        assert split.notes["train: samples without labels"] == 28
         held = split.sample(0, (), None)["labels"]
         return [None if math.isnan(one) else int(one) for one in held]
 

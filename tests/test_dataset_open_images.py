@@ -147,7 +147,7 @@ def test_narratives_are_the_captions_of_their_photo(folder: Path) -> None:
         "0 seen",
         "0 told",
     ]
-    with pytest.raises(UserError, match="is for val has a label"):
+    with pytest.raises(UserError, match="is for val has labels"):
         open_images(folder, *words).split("val", ("labels",))
 
 

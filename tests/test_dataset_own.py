@@ -9,12 +9,11 @@ import pyarrow as pa
 import pytest
 
 from mmnet.compose import load, make
-from mmnet.data.augment import Augment
 from mmnet.data.multimodal import MultiModalDataset
 from mmnet.data.records import Record
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample
-from tests.official import draw
+from tests.official import cropped, draw
 from tests.official import hf as hub
 
 
@@ -336,7 +335,7 @@ def own(folder: Path, *told: dict[str, Any]) -> Own:
         split_seed=0,
         val_fraction=0.3,
         image_size=16,
-        augment=Augment(1, 0),
+        augment=cropped(1, 0),
         num_classes=None,
         train_split=None,
         val_split=None,

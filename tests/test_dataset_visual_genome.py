@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mmnet.data.augment import Augment
 from mmnet.data.files import read_json_array
 from mmnet.dataset.visual_genome import VisualGenome
 from mmnet.errors import UserError
 from mmnet.interfaces import BadSample
+from tests.official import cropped
 
 
 def genome(data: Path, what: str = "regions", **changes: Any) -> VisualGenome:
@@ -25,7 +25,7 @@ def genome(data: Path, what: str = "regions", **changes: Any) -> VisualGenome:
         "coco_root": None,
         "leave_out_coco": False,
         "image_size": 16,
-        "augment": Augment(random_crop=0.5, random_flip=0.0),
+        "augment": cropped(0.5, 0.0),
         "split_seed": 0,
         "val_fraction": 0.3,
         "on_bad_sample": "skip",

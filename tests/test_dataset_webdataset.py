@@ -253,6 +253,8 @@ def test_what_was_prepared_is_read_as_it_was(tmp_path: Path) -> None:
     ]
     labels = sample(found, "text", "labels")["labels"]
     assert all(value != value for value in labels)  # NaN: nobody knows
+    split = found.split("train", ("labels",))
+    assert split.notes["train: samples without labels"] == 4 - len(split) > 0
     with pytest.raises(BadSample, match="not a picture"):
         sample(found, "va/1.jpg")
 

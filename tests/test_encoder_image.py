@@ -197,6 +197,33 @@ def test_layers_hold_each_parameter_once_in_the_order_of_use(
     }
 
 
+@pytest.mark.parametrize("build", [vit, convnext, naflex])
+def test_without_normalize_pixels_are_only_scaled(build: Any) -> None:
+    encoder, plain = build().eval(), build(normalize=False).eval()
+    plain.load_state_dict(encoder.state_dict())
+    seen: list[Tensor] = []
+
+    def stop(pixels: Tensor, **_: Any) -> None:
+        seen.append(pixels)
+        raise Stopped
+
+    plain.body.forward_features = stop
+    values = torch.tensor([0, 51, 255], dtype=torch.uint8).repeat(32 * 32).view(32, 32, 3)
+    inputs = plain.prepare.collate([plain.prepare(values.permute(2, 0, 1))])
+    with pytest.raises(Stopped):
+        plain(inputs)
+    assert torch.equal(seen[0].unique(), torch.tensor([0, 0.2, 1]))
+    with torch.no_grad():
+        plain.mean.copy_(encoder.mean)
+        plain.std.copy_(encoder.std)
+    del plain.body.forward_features
+    assert apart(plain(inputs).tokens, encoder(inputs).tokens) == 0
+
+
+class Stopped(Exception):
+    """What is behind it is not of interest."""
+
+
 def test_register_tokens_stand_after_the_class_token() -> None:
     for encoder in (vit(reg_tokens=3), naflex(reg_tokens=3)):
         first = int(isinstance(encoder, Timm))  # this NaFlex has no class token

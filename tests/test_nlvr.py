@@ -14,6 +14,7 @@ from mmnet.data.record_split import RecordSplit
 from mmnet.dataset.nlvr import Nlvr
 from mmnet.errors import UserError
 from mmnet.interfaces import TARGETS, BadSample, Dataset, Split
+from tests.official import cropped
 
 
 BOTH = ("image", "text")
@@ -26,7 +27,7 @@ def nlvr(data: Path, **changes: Any) -> Nlvr:
         "root": None,
         "num_classes": 2,
         "image_size": 32,
-        "augment": {"random_crop": 1.0, "random_flip": 0.0},
+        "augment": cropped(1.0, 0.0),
         "split_seed": 0,
         "val_fraction": 0.2,
         "on_bad_sample": "skip",
@@ -327,7 +328,7 @@ def test_too_few_sentences_are_refused(tmp_path, lines):
 @pytest.mark.parametrize("share", [0.01, 1.0])
 def test_pictures_are_not_mirrored(data, share):
     with pytest.raises(UserError, match=r"augment\.random_flip=.*: nlvr is not to be mirrored"):
-        nlvr(data, augment={"random_crop": 1.0, "random_flip": share})
+        nlvr(data, augment=cropped(1.0, share))
 
 
 def test_the_digest_tells_other_data_apart(tmp_path):

@@ -13,11 +13,12 @@ from PIL import Image
 from mmnet.dataset.openmoji import OpenMoji, OpenMojiSplit
 from mmnet.errors import UserError
 from mmnet.interfaces import TARGETS, BadSample, Dataset, Sample, Split
+from tests.official import cropped
 
 
 BOTH = ("image", "text")
 LABEL = ("label",)
-CROPPED, WHOLE = ({"random_crop": share, "random_flip": 0.0} for share in (0.6, 1.0))
+CROPPED, WHOLE = (cropped(share, 0.0) for share in (0.6, 1.0))
 OFFERED = ("label", "group", "match")
 REAL = [
     *("smileys-emotion", "people-body", "component", "animals-nature", "food-drink"),
@@ -187,7 +188,7 @@ def test_pictures_are_never_mirrored(data):
         sample = split.sample(0, ("image",), random.Random(seed))
         assert sample["image"].tolist() == split.sample(0, ("image",), None)["image"].tolist()
     with pytest.raises(UserError, match=r"augment\.random_flip=0\.5: openmoji is not to be"):
-        openmoji(data, augment={"random_crop": 1.0, "random_flip": 0.5})
+        openmoji(data, augment=cropped(1.0, 0.5))
 
 
 def test_tags_follow_the_name_in_training_as_often_as_asked(data, published):

@@ -28,6 +28,7 @@ VIT: dict[str, Any] = {
     "pooling": None,
     "dropout": 0.0,
     "drop_path": 0.0,
+    "normalize": True,
 }
 OWN_SIZES = dict.fromkeys(("patch_size", "dim", "depth", "num_heads"))
 CONVNEXT = VIT | OWN_SIZES | {"name": "test_convnext", "output_stride": 8}
@@ -43,6 +44,7 @@ NAFLEX: dict[str, Any] = {
     "pooling": None,
     "dropout": 0.0,
     "drop_path": 0.0,
+    "normalize": True,
 }
 BYTES: dict[str, Any] = {
     "pretrained": None,

@@ -10,7 +10,17 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 BEGIN, END = "<!-- written by table.py -->\n", "<!-- until here -->\n"
-NAMES = ("loop", "recipe", "startup", "checkpoint", "tracking", "recompute", "read", "growth")
+NAMES = (
+    "loop",
+    "recipe",
+    "startup",
+    "checkpoint",
+    "tracking",
+    "recompute",
+    "input",
+    "read",
+    "growth",
+)
 
 
 def results() -> dict[str, dict[str, Any]]:

@@ -56,6 +56,7 @@ def network(shape: Shape, vocabulary: Path) -> Multimodal:
         dynamic_img_size=False,
         output_stride=None,
         pooling=None,
+        normalize=True,
         dropout=shape.dropout,
         drop_path=0.0,
     )

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmnet.data.batch import blanks, collate
+from mmnet.data.deadline import Deadline, TooSlow
 from mmnet.data.lengths import lengths_of
 from mmnet.data.masking import HideTokens
+from mmnet.data.mixing import Mixing
 from mmnet.data.order import ALONE, Bucketed, Mixed, Order, SampleRandom, Share, Shuffled
 from mmnet.data.stream import Held, Raw, filled, streamed
 from mmnet.data.workers import in_workers
@@ -29,6 +31,8 @@ class Reading(NamedTuple):
     prepare: dict[str, Prepare]  # of the modalities that are read; others are not decoded
     targets: tuple[str, ...]  # names of TARGETS
     hide: HideTokens | None = None  # makes the target "tokens"
+    mix: Mixing | None = None  # of pictures, in training
+    pin_memory: bool = False  # copies to the device from memory that stays in its place
 
 
 class TrainStep(NamedTuple):
@@ -160,13 +164,22 @@ class _Reader(Dataset[EvalBatch]):
         rows: list[_Row] = []
         indices: list[int] = []
         bad: list[tuple[str, str]] = []
-        for due in self._drawn(asked):
-            try:
-                rows.append(self._row(*due))
-                indices.append(due.number)
-            except BadSample as problem:
-                bad.append((problem.key, problem.reason))
-        return EvalBatch(self._collate(rows) if rows else None, indices, bad)
+        with Deadline() as deadline:
+            for due in self._drawn(asked):
+                try:
+                    deadline.begin()
+                    rows.append(self._row(*due))
+                    indices.append(due.number)
+                except BadSample as problem:
+                    bad.append((problem.key, problem.reason))
+                except TooSlow as problem:
+                    bad.append((due.split.key(due.number), str(problem)))
+                finally:
+                    deadline.end()
+        batch = self._collate(rows) if rows else None
+        if batch is not None and self.reading.mix is not None and self.rng is not None:
+            batch = self.reading.mix(batch, place_of(asked))
+        return EvalBatch(batch, indices, bad)
 
     def _row(self, split: Split | Held, index: int, rng: SampleRandom | None) -> _Row:
         """One sample as tensors. Raises BadSample."""
@@ -223,19 +236,25 @@ def _read(
     reader: _Reader, slices: Iterator[Slice], num_workers: int, device: torch.device
 ) -> Generator[EvalBatch, None, None]:
     reads: Iterable[EvalBatch] = (
-        in_workers(reader, slices, num_workers, device)
+        in_workers(reader, slices, num_workers, reader.reading.pin_memory)
         if num_workers > 0
         else map(reader.__getitem__, slices)
     )
     for batch, indices, bad in reads:
         if batch is not None and device.type != "cpu":
-            batch = _move(batch, device)
+            batch = _move(batch, device, pin=reader.reading.pin_memory and num_workers == 0)
         yield EvalBatch(batch, indices, bad)
 
 
-def _move(batch: Batch, device: torch.device) -> Batch:
+def place_of(asked: Slice) -> int:
+    """A number that no other batch of a run begins with."""
+    first = asked[0]
+    return first if isinstance(first, int) else first.epoch << 64 | first.number
+
+
+def _move(batch: Batch, device: torch.device, *, pin: bool) -> Batch:
     def there(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
+        return (tensor.pin_memory() if pin else tensor).to(device, non_blocking=True)
 
     inputs = {
         name: Inputs(

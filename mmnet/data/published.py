@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Range, Share
-from mmnet.data.augment import Augment, augmented, whole
+from mmnet.data.augment import Augment, augmented, enough, whole
 from mmnet.data.files import inside, layout_of, root_of
 from mmnet.data.image import cut, read_image, why
 from mmnet.data.passages import passages
 from mmnet.data.record_split import RecordSplit
 from mmnet.data.records import Found, Record, mixed, table_of
+from mmnet.data.scratch import own
 from mmnet.errors import UserError, nearest
 from mmnet.interfaces import BadSample
 
@@ -110,11 +111,11 @@ class Published:
             there = self._told(target)[rows]
             if not there.any():
                 raise UserError(
-                    f"dataset={self.title}: no sample of {self.folder} that is for {name} has a "
+                    f"dataset={self.title}: no sample of {self.folder} that is for {name} has "
                     f"{target}, so that a head can neither learn it there nor be measured by it"
                 )
             if not there.all():
-                left_out[f"{name}: samples without a {target}"] = int((~there).sum())
+                left_out[f"{name}: samples without {target}"] = int((~there).sum())
                 rows = rows[there]
         return RecordSplit(self, name, rows, targets, left_out)
 
@@ -231,22 +232,30 @@ class Pictures(Published):
             )
         super().__post_init__()
 
-    def view(self, place: str, key: str, record: Record, rng: random.Random | None) -> Tensor:
-        """uint8 [3, H, W] as the network is shown it."""
-        # Twice the size: what a crop loses leaves enough pixels for its resizing.
-        at_least = None if self.image_size is None or record.box else 2 * self.image_size
+    def view(
+        self,
+        place: str,
+        key: str,
+        record: Record,
+        rng: random.Random | None,
+        text: str | None = None,
+    ) -> Tensor:
+        """uint8 [3, H, W] as the network is shown it, beside `text`."""
+        at_least = None
+        if self.image_size is not None and record.box is None:
+            at_least = enough(self.image_size, 1.0 if rng is None else self.augment.random_crop)
         try:
             source = self.picture(place)
         except OSError as error:
             raise BadSample(key, why(error)) from error
-        picture = read_image(source, key, at_least)
+        picture = read_image(source, key, at_least, lend=True)
         if record.box is not None:
             picture = cut(picture, record.box, key)
         if record.turn:
             picture = torch.rot90(picture, record.turn, (1, 2))
         if rng is None:
-            return whole(picture, self.image_size)
-        return augmented(picture, self.image_size, self.augment, rng)
+            return own(whole(picture, self.image_size), picture)
+        return own(augmented(picture, self.image_size, self.augment, rng, text), picture)
 
 
 @dataclass

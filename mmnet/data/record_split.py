@@ -83,7 +83,8 @@ class RecordSplit:
             sample["text"] = clean_caption(captions[shown.caption], self.key(index))
         if "image" in modalities and record.image is not None:
             pictures: Any = self._dataset
-            sample["image"] = pictures.view(record.image, self.key(index), record, rng)
+            key, text = self.key(index), sample.get("text")
+            sample["image"] = pictures.view(record.image, key, record, rng, text)
         return sample
 
     def shown(self, index: int, rng: random.Random | None) -> Shown | None:

@@ -22,7 +22,7 @@ GROUP_SIGNALS = [signal.SIGINT, signal.SIGTERM] if sys.platform == "linux" else 
 
 
 def in_workers(
-    reader: Dataset[T], asked: Iterator[Any], num_workers: int, device: torch.device
+    reader: Dataset[T], asked: Iterator[Any], num_workers: int, pin_memory: bool
 ) -> Iterator[T]:
     """What `reader` makes of each thing asked, in order, made by so many processes.
 
@@ -35,7 +35,7 @@ def in_workers(
         num_workers=num_workers,
         collate_fn=_as_it_is,
         worker_init_fn=_leave_signals_to_the_trainer,
-        pin_memory=device.type == "cuda",
+        pin_memory=pin_memory,
         generator=torch.Generator(),  # else its seed is drawn from the run's own numbers
     )
     try:
@@ -68,7 +68,8 @@ def _started(loader: "DataLoader[T]") -> Iterator[T]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        theirs = str(getattr(handler, "__module__", "")).startswith("torch.")  # another loader's
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if theirs or not handler else handler)
     return iterator
 
 

@@ -80,9 +80,16 @@ class Nlvr(Drawn, Pictures):
         folder = "train" if name == "train" else "dev"
         return np.flatnonzero(pc.equal(self.table.column("split"), folder).to_numpy())
 
-    def view(self, place: str, key: str, record: Record, rng: random.Random | None) -> Tensor:
+    def view(
+        self,
+        place: str,
+        key: str,
+        record: Record,
+        rng: random.Random | None,
+        text: str | None = None,
+    ) -> Tensor:
         which = hashed(place) % PERMUTATIONS if rng is None else rng.randrange(PERMUTATIONS)
-        return super().view(f"{place}-{which}.png", key, record, rng)
+        return super().view(f"{place}-{which}.png", key, record, rng, text)
 
     @property
     def _published(self) -> bool:

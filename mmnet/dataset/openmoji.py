@@ -155,7 +155,9 @@ class OpenMojiSplit:
         if "text" in modalities:
             sample["text"] = clean_caption(text, record.key)
         if "image" in modalities:
-            sample["image"] = self._dataset.view(record.key, record.key, record, rng)
+            sample["image"] = self._dataset.view(
+                record.key, record.key, record, rng, sample.get("text")
+            )
         return sample
 
     def _named(self, index: int, rng: random.Random | None) -> int:

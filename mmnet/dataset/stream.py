@@ -14,7 +14,7 @@ import msgspec
 from webdataset.filters import shuffle as shuffled
 
 from mmnet.bounds import NonNegativeInt, PositiveInt, Share
-from mmnet.data.augment import Augment, augmented, whole
+from mmnet.data.augment import Augment, augmented, enough, whole
 from mmnet.data.image import read_image
 from mmnet.data.sequential import Grouped, addresses, samples_of
 from mmnet.data.stream import Raw
@@ -118,9 +118,12 @@ class Stream:
         picture = next((raw.parts[name] for name in self.image if name in raw.parts), None)
         if "image" in modalities and picture is not None:
             size = self.image_size
-            pixels = read_image(picture, raw.key, None if size is None else 2 * size)
+            kept = 1.0 if rng is None else self.augment.random_crop
+            pixels = read_image(picture, raw.key, None if size is None else enough(size, kept))
             sample["image"] = (
-                whole(pixels, size) if rng is None else augmented(pixels, size, self.augment, rng)
+                whole(pixels, size)
+                if rng is None
+                else augmented(pixels, size, self.augment, rng, sample.get("text"))
             )
         return sample
 

@@ -103,6 +103,9 @@ class VisualGenome(Drawn, Pictures):
             found.notes = {**found.notes, "not trained on, since COCO evaluates with it": left_out}
         return found
 
+    def learnable(self, name: str) -> tuple[str, ...]:
+        return tuple(one for one in super().learnable(name) if one in OFFERS[self.what])
+
     def rows(self, name: str) -> npt.NDArray[np.int64]:
         rows = super().rows(name)
         if name != "train" or not self.leave_out_coco:

@@ -21,7 +21,8 @@ class Classification(nn.Module):
     Loss of a sample: weight of its class * (1 - p)^focal_gamma * cross-entropy, where p is what
     its class was given (focal loss, Lin et al., arXiv 1708.02002). The weights are brought to a
     mean of 1, and the loss is the mean over samples, not over weights: so it does not depend on
-    which samples share a micro-batch. Metric top5 is there from six classes on.
+    which samples share a micro-batch. Where pictures are mixed, "label" is [B, C] shares, and p
+    and the weight are means by them. Metric top5 is there from six classes on.
 
     Raises UserError unless there is one of `class_weights` for each class.
     """
@@ -80,12 +81,16 @@ class Classification(nn.Module):
         label, logits = targets["label"], logits.float()
         smoothing = self.smoothed if self.training else self.label_smoothing
         each = F.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+        shared = label.ndim == 2  # shares of classes, [B, C], where pictures were mixed
         if self.focal_gamma:
-            wrong = 1 - logits.softmax(-1).gather(1, label[:, None]).squeeze(1)
+            chances = logits.softmax(-1)
+            given = chances * label if shared else chances.gather(1, label[:, None])
+            wrong = 1 - given.sum(1)
             # Below 1 a power has no slope at 0.
             each = wrong.clamp_min(1e-6) ** self.focal_gamma * each
         if self.class_weights is not None:
-            each = self.class_weights[label] * each
+            weights = label @ self.class_weights if shared else self.class_weights[label]
+            each = weights * each
         return each.mean()
 
     def metrics(self) -> "MetricCollection":

@@ -14,6 +14,7 @@ from types import ModuleType
 from PIL import Image, ImageDraw
 
 from mmnet.config import CONF
+from mmnet.data.augment import Augment
 
 
 # Of conf/dataset, those that have no module here: nothing is read, real pictures are at hand, or
@@ -25,6 +26,20 @@ NAMES = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml") if path.s
 def official(name: str) -> ModuleType:
     """The module of a dataset."""
     return importlib.import_module(f"tests.official.{name}")
+
+
+def cropped(share: float, flip: float = 0.0) -> Augment:
+    """Crops and mirroring, whatever the text says, and nothing else."""
+    return Augment(
+        random_crop=share,
+        random_flip=flip,
+        color_jitter=None,
+        policy=None,
+        mind_text=False,
+        normalize=True,
+        mixup=0.0,
+        cutmix=0.0,
+    )
 
 
 def draw(

@@ -13,7 +13,7 @@ from mmnet.bounds import Fraction, NonNegativeInt, PositiveInt, Range
 from mmnet.encoder import padded, weights
 from mmnet.encoder.image import bodies
 from mmnet.encoder.image.bodies import NAFLEX, Sizes
-from mmnet.encoder.image.pixels import pixels, resized
+from mmnet.encoder.image.pixels import mean_and_std, pixels, resized
 from mmnet.encoder.pooling import Pooling
 from mmnet.errors import UserError
 from mmnet.interfaces import Features, Inputs
@@ -60,7 +60,7 @@ class NaFlex(nn.Module):
     padded. Its positions are read from the learned grid at each patch's place, between the
     grid's points where they fall there (as timm's `pos_embed_use_grid_sample`: no loop over
     shapes). `patch_size`, `dim`, `depth`, `num_heads` and `reg_tokens` replace the named
-    model's own where they are not None; `pooling` and `pretrained` are as in
+    model's own where they are not None; `pooling`, `normalize` and `pretrained` are as in
     mmnet.encoder.image.timm.
 
     forward: uint8 [B, N, P*P*3 + 2], mask [B, N] -> tokens [B, class and registers + N, D],
@@ -78,6 +78,7 @@ class NaFlex(nn.Module):
         num_heads: PositiveInt | None,
         reg_tokens: NonNegativeInt | None,
         pooling: Literal["mean", "attention"] | None,
+        normalize: bool,
         dropout: Fraction,
         drop_path: Fraction,
     ) -> None:
@@ -90,9 +91,9 @@ class NaFlex(nn.Module):
         if self.pool is not None:
             self.body.attn_pool = None
         self.prepare = Patches(self.body.embeds.patch_size[0], max_patches)
-        for key in ("mean", "std"):
-            value = torch.tensor(self.body.pretrained_cfg[key]) * 255
-            self.register_buffer(key, value, persistent=False)
+        mean, std = mean_and_std(self.body.pretrained_cfg, normalize)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
         self.mean: Tensor
         self.std: Tensor
         if pretrained not in (None, "hub"):

@@ -1,5 +1,7 @@
 """Pictures as encoders take them: bytes by channel, of the size that is asked for."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -19,4 +21,12 @@ def resized(picture: Tensor, height: int, width: int) -> Tensor:
     """uint8 [3, H, W] -> [3, height, width], bilinear, antialiased."""
     if picture.shape[1:] == (height, width):
         return picture
-    return F.resize(picture, [height, width], InterpolationMode.BILINEAR, antialias=True)
+    bilinear = InterpolationMode.BILINEAR
+    smaller: Tensor = F.resize(picture, [height, width], bilinear, antialias=True)
+    return smaller
+
+
+def mean_and_std(published: dict[str, Any], normalize: bool) -> tuple[Tensor, Tensor]:
+    """[3] each, for pixels from 0 to 255: what a model was trained with, or to scale to [0, 1]."""
+    mean, std = (published["mean"], published["std"]) if normalize else ([0.0] * 3, [1.0] * 3)
+    return torch.tensor(mean) * 255, torch.tensor(std) * 255

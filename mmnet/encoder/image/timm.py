@@ -10,7 +10,7 @@ from mmnet.bounds import Fraction, NonNegativeInt, PositiveInt
 from mmnet.encoder import weights
 from mmnet.encoder.image import bodies
 from mmnet.encoder.image.bodies import CONVOLUTIONS, TRANSFORMERS, Sizes
-from mmnet.encoder.image.pixels import pixels, resized
+from mmnet.encoder.image.pixels import mean_and_std, pixels, resized
 from mmnet.encoder.pooling import Pooling
 from mmnet.errors import UserError
 from mmnet.interfaces import Features, Inputs
@@ -27,8 +27,10 @@ class Resize:
         return resized(pixels(raw), self.size, self.size)
 
     def collate(self, tensors: list[Tensor]) -> Inputs:
-        # Bytes travel to the device and become floats there: a quarter of the copying.
-        return Inputs(torch.stack(tensors), None)
+        # Bytes travel to the device and become floats there: a quarter of the copying. Channels
+        # last, as they were decoded: to lay them out anew is work for the device as well.
+        rows = torch.stack([picture.permute(1, 2, 0) for picture in tensors])
+        return Inputs(rows.permute(0, 3, 1, 2), None)
 
 
 class Timm(nn.Module):
@@ -42,6 +44,8 @@ class Timm(nn.Module):
     replace the named transformer's own where they are not None, `output_stride` (pixels from one
     token to the next) the named ConvNeXt's. `dynamic_img_size` lets a transformer take
     pictures of other sizes than `image_size` as well, its positions interpolated each time.
+    Pixels are normalised with the mean and the deviation that the named model was published
+    with, or, without `normalize`, only scaled to [0, 1].
     `pooling` None is the model's own. `pretrained` is None (random), "hub" (timm's published
     weights) or a .safetensors file, see mmnet.encoder.weights; position embeddings are
     interpolated to `image_size`.
@@ -62,6 +66,7 @@ class Timm(nn.Module):
         dynamic_img_size: bool,
         output_stride: Literal[8, 16, 32] | None,
         pooling: Literal["cls", "mean", "attention"] | None,
+        normalize: bool,
         dropout: Fraction,
         drop_path: Fraction,
     ) -> None:
@@ -82,9 +87,9 @@ class Timm(nn.Module):
             self.skip = 0 if pooling == "cls" else self.body.num_prefix_tokens
             self.body.attn_pool = None
         self.prepare = Resize(image_size)
-        for key in ("mean", "std"):
-            value = torch.tensor(self.body.pretrained_cfg[key]).view(3, 1, 1) * 255
-            self.register_buffer(key, value, persistent=False)
+        mean, std = mean_and_std(self.body.pretrained_cfg, normalize)
+        self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
         if pretrained not in (None, "hub"):
@@ -105,6 +110,7 @@ class Timm(nn.Module):
         pooling: str | None,
         dropout: float,
         drop_path: float,
+        **_: Any,
     ) -> None:
         """Refuse what only timm or the disk can tell, before anything is built.
 
@@ -116,7 +122,8 @@ class Timm(nn.Module):
             build(name, None, image_size, sizes, dynamic_img_size, pooling, dropout)
 
     def forward(self, inputs: Inputs) -> Features:
-        image = (inputs.values - self.mean) / self.std  # uint8 [B, 3, S, S] -> float
+        pixels = inputs.values.contiguous()  # uint8 [B, 3, S, S]
+        image = (pixels - self.mean) / self.std
         found = self.body.forward_features(image)
         tokens = rows_of(found) if self.is_map else found
         if self.pool is None:
