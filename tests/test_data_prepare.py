@@ -113,8 +113,8 @@ def test_the_shards_of_every_dataset_are_its_samples(name: str, data: Path, tmp_
         same += [f"dataset.{key}={value}" for key, value in zip(keep, values, strict=True)]
         same += [f"dataset.image_size={before.image_size or 'null'}"]
     after = dataset("webdataset", tmp_path / "out", *same)
-    targets = tuple(before.offers)
     for side in ("train", "val"):
+        targets = before.learnable(side)
         one, other = (found.split(side, targets) for found in (before, after))
         assert len(one) == len(other) > 0
         assert told(one) == told(other)

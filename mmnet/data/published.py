@@ -93,6 +93,11 @@ class Published:
 
     # What all do alike
 
+    @property
+    def drawn(self) -> bool:
+        """Whether the settings divide it, and not its publisher."""
+        return False
+
     def read(self, found: Found) -> Iterable[Record]:
         """The records as they are kept."""
         return self.records(found)
@@ -186,6 +191,10 @@ class Drawn(Published):
 
     remedy: ClassVar[str] = "; dataset.val_fraction says how many are for val"
 
+    @property
+    def drawn(self) -> bool:
+        return True
+
     def rows(self, name: str) -> npt.NDArray[np.int64]:
         if name not in ("train", "val"):
             raise UserError(
@@ -205,9 +214,12 @@ class SplitsIfAny(Splits, Drawn):
 
     remedy: ClassVar[str] = ""
 
+    @property
+    def drawn(self) -> bool:
+        return not pc.any(pc.not_equal(self.table.column("split"), "")).as_py()
+
     def rows(self, name: str) -> npt.NDArray[np.int64]:
-        published = pc.any(pc.not_equal(self.table.column("split"), "")).as_py()
-        return Splits.rows(self, name) if published else Drawn.rows(self, name)
+        return Drawn.rows(self, name) if self.drawn else Splits.rows(self, name)
 
 
 @dataclass

@@ -53,6 +53,7 @@ class Entry(msgspec.Struct, omit_defaults=True, gc=False):
     absent: list[int] | None = None
     value: float | None = None
     box: tuple[float, float, float, float] | None = None
+    turn: int = 0
 
 
 class Called(msgspec.Struct):
@@ -185,6 +186,7 @@ def record_of(entry: Entry, image: str | None) -> Record:
         absent=None if entry.absent is None else tuple(entry.absent),
         value=entry.value,
         box=entry.box,
+        turn=entry.turn,
     )
 
 
@@ -205,6 +207,7 @@ def _members(sample: Prepared) -> dict[str, bytes]:
         absent=None if record.absent is None else list(record.absent),
         value=record.value,
         box=record.box,
+        turn=record.turn,
     )
     members = {"json": msgspec.json.encode(entry)}
     if sample.picture is not None:

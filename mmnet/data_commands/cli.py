@@ -139,6 +139,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 def cli() -> None:
     """The installed command, and `python -m mmnet.data`."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a word
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     name, *arguments = sys.argv[1:] or [""]
     asks = {"-h", "--help"} & {name, *arguments}
     if asks and (name in COMMANDS or name in asks):

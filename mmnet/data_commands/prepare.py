@@ -133,7 +133,7 @@ def divided(published: Published) -> dict[str, Any]:
 
 def roles(published: Published) -> dict[str, list[str]]:
     """The splits that are trained on and evaluated, as they are called in the shards."""
-    if isinstance(published, Splits):
+    if isinstance(published, Splits) and not published.drawn:
         return {"train": list(published.train_split), "val": list(published.val_split)}
     return {"train": ["train"], "val": ["val"]}
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmnet.data.augment import resized
 from mmnet.data.image import read_image, why
-from mmnet.data.published import Drawn, Pictures, Published
+from mmnet.data.published import Pictures, Published
 from mmnet.data.shard_format import Prepared, write_shard
 from mmnet.data_commands.digest import digest
 from mmnet.errors import UserError
@@ -63,7 +63,7 @@ def rows_of(published: Published) -> dict[str, npt.NDArray[np.int64]]:
     if len(published.table) == 0:
         return {}
     names = published.table.column("split").to_numpy().astype(object)
-    if isinstance(published, Drawn):
+    if published.drawn:
         names = np.where(np.isin(names, ("train", "val", "")), "rest", names)
         for role in ("train", "val"):
             names[published.rows(role)] = role
