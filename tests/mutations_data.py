@@ -369,8 +369,10 @@ DATA: list[tuple[str, str, str, str, str]] = [
     (
         "last shard dropped",
         "dataset/webdataset.py",
-        "        for path in shards:\n            index, name = index_of(path), path.relative_to(self.folder).as_posix()\n            found.notes",
-        "        for path in shards[:-1]:\n            index, name = index_of(path), path.relative_to(self.folder).as_posix()\n            found.notes",
+        "        for path in shards:\n            index, name = index_of(path), "
+        "path.relative_to(self.folder).as_posix()\n            found.notes",
+        "        for path in shards[:-1]:\n            index, name = index_of(path), "
+        "path.relative_to(self.folder).as_posix()\n            found.notes",
         "dataset_webdataset.py::test_keys_with_dots_end_at_the_first_one_as_in_webdataset",
     ),
     (

@@ -18,7 +18,7 @@ from mmnet.compose import load, make
 from mmnet.errors import ConfigError, UserError
 from tests.jobs import fingerprint
 from tests.official import NAMES, official
-from tests.settings import Bench, case
+from tests.settings import BESIDE, Bench, case
 
 
 LOOKED_AT = 12  # samples of each split
@@ -64,7 +64,7 @@ def module_of(name: str) -> str:
 
 
 @cache
-def folder_of(name: str, data: Path, drawn: bool) -> Path:
+def folder_of(name: str, data: Path, drawn: bool = False) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     made = official(name)
     (made.make_drawn if drawn else made.make)(folder, data)
@@ -114,27 +114,41 @@ def refused(name: str, key: str, value: str, bench: Bench) -> None:
 
 
 def minded(name: str, bench: Bench) -> None:
-    """A picture is mirrored beside a text that names a side, unless the text is minded."""
+    """Its hue is not turned beside a text that names a colour, unless that is not minded."""
+    jitter = "dataset.augment.color_jitter=[0,0,0,0.5]"
+    words = [f"dataset={name}", *words_of(name), "dataset.image_size=16", jitter]
     seen = []
     for value in ("true", "false"):
-        whole = ("dataset.augment.random_crop=1", "dataset.augment.random_flip=1")
-        dataset = built(name, bench.data, *whole, f"dataset.augment.mind_text={value}")
-        records = (dataset.table[row] for row in range(len(dataset.table)))
-        record = next(record for record in records if record.image)
-        seen.append(dataset.view(record.image, "k", record, random.Random(0), "on the left"))
-    assert torch.equal(seen[0].flip(-1), seen[1])
+        run = load(*words, f"dataset.augment.mind_text={value}")
+        folder = bench.data / name if name in REAL else folder_of(name, bench.data)
+        dataset = make(run.dataset, data=folder)
+        records = [dataset.table[int(row)] for row in dataset.rows("train")[:8]]
+        seen.append(
+            [
+                dataset.view(record.image or record.key, "k", record, random.Random(0), "a red one")
+                for record in records
+                if record.image or name == "openmoji"
+            ]
+        )
+    assert any(not torch.equal(one, other) for one, other in zip(*seen, strict=True))
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """What a run of it needs."""
+    found: tuple[str, ...] = BESIDE.get(f"dataset={name}", ())
+    return found
 
 
 def reaches_the_encoder(name: str, bench: Bench) -> None:
     for value in (True, False):
         word = f"dataset.augment.normalize={str(value).lower()}"
-        run = load(f"dataset={name}", *official(name).WORDS, word)
+        run = load(f"dataset={name}", *words_of(name), word)
         assert run.encoder["image"]["normalize"] is value
 
 
 def mixed_or_refused(key: str, name: str, bench: Bench) -> None:
     try:
-        run = load(f"dataset={name}", *official(name).WORDS, f"dataset.augment.{key}=0.5")
+        run = load(f"dataset={name}", *words_of(name), f"dataset.augment.{key}=0.5")
     except ConfigError as error:
         assert f"dataset.augment.{key}" in str(error)
     else:
@@ -149,6 +163,28 @@ OF_PICTURES: dict[str, Any] = {
     "augment.cutmix": partial(mixed_or_refused, "cutmix"),
 }
 
+# Those that are read from the sample data itself; their other keys have cases of their own.
+REAL = ("coco", "nlvr", "openmoji")
+
+
+def jittered(word: str, name: str, bench: Bench) -> None:
+    """Training sees other colours, whatever the text says."""
+    seen = []
+    for more in ((), (word,)):
+        free = "dataset.augment.mind_text=false"
+        run = load(f"dataset={name}", "dataset.image_size=16", free, *more)
+        split = make(run.dataset, data=bench.data / name).split("train", ())
+        seen.append(fingerprint(dict(split.sample(0, ("image",), random.Random(0)))))
+    assert seen[0] != seen[1]
+
+
+for _name in REAL:
+    for _key in ("augment.color_jitter", "augment.policy"):
+        _word = f"dataset.{_key}={COMMON[_key]}"
+        case(f"dataset.{_name}.{_key}")(partial(jittered, _word, _name))
+    for _key, _check in OF_PICTURES.items():
+        case(f"dataset.{_name}.{_key}")(partial(_check, _name))
+
 for _name in NAMES:
     _own: dict[str, str] = getattr(official(_name), "CHANGES", {})
     for _key in keys_of(_name):
@@ -160,3 +196,9 @@ for _name in NAMES:
             case(_at)(partial(OF_PICTURES[_key], _name))
         elif _key in REFUSED:
             case(_at)(partial(refused, _name, _key, REFUSED[_key]))
+
+
+@case("dataset.amazon.label")
+def _(bench: Bench) -> None:
+    with pytest.raises(UserError, match=r"dataset\.num_classes=5"):  # there are other categories
+        built("amazon", bench.data, "dataset.label=category")

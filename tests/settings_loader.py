@@ -13,7 +13,7 @@ from mmnet.data.order import SampleRandom
 from mmnet.errors import ConfigError, UserError
 from tests.jobs import fingerprint
 from tests.settings import Bench, case
-from tests.settings_datasets import COMMON
+from tests.settings_datasets import COMMON, OF_PICTURES
 from tests.settings_parts import matters
 from tests.streams import COUNT
 from tests.streams import make as make_shards
@@ -121,3 +121,21 @@ def refusal(*words: str) -> UserError | ConfigError | None:
     except (UserError, ConfigError) as error:
         return error
     return None
+
+
+for _key, _check in OF_PICTURES.items():
+    if _key != "augment.mind_text":
+        case(f"dataset.stream.{_key}")(partial(_check, "stream"))
+
+
+@case("dataset.stream.augment.mind_text")
+def _(bench: Bench) -> None:
+    seen = []
+    for value in ("true", "false"):
+        turned = ("dataset.augment.color_jitter=[0,0,0,0.5]", f"dataset.augment.mind_text={value}")
+        dataset = make(load(*STREAM, *turned).dataset, data=folder())
+        split: Any = dataset.split("train", ("label", "group"))
+        raw = next(iter(split.stream(0, 0)))
+        named = raw._replace(parts={**raw.parts, "txt": b"a red one"})
+        seen.append(split.decode(named, ("image", "text"), SampleRandom(0).at(0, 0)))
+    assert fingerprint(seen[0]) != fingerprint(seen[1])
