@@ -114,9 +114,11 @@ def refused(name: str, key: str, value: str, bench: Bench) -> None:
 
 
 def minded(name: str, bench: Bench) -> None:
-    """Its hue is not turned beside a text that names a colour, unless that is not minded."""
-    jitter = "dataset.augment.color_jitter=[0,0,0,0.5]"
-    words = [f"dataset={name}", *words_of(name), "dataset.image_size=16", jitter]
+    """Beside a text that names a colour and a side its hue is not turned, nor is it mirrored."""
+    changed = ["dataset.augment.color_jitter=[0,0,0,0.5]"]
+    if name not in ("nlvr", "openmoji"):  # which are never mirrored
+        changed.append("dataset.augment.random_flip=1")
+    words = [f"dataset={name}", *words_of(name), "dataset.image_size=16", *changed]
     seen = []
     for value in ("true", "false"):
         run = load(*words, f"dataset.augment.mind_text={value}")
@@ -125,7 +127,9 @@ def minded(name: str, bench: Bench) -> None:
         records = [dataset.table[int(row)] for row in dataset.rows("train")[:8]]
         seen.append(
             [
-                dataset.view(record.image or record.key, "k", record, random.Random(0), "a red one")
+                dataset.view(
+                    record.image or record.key, "k", record, random.Random(0), "red, on the left"
+                )
                 for record in records
                 if record.image or name == "openmoji"
             ]
