@@ -222,7 +222,7 @@ def flat(found: Searched) -> list[float]:
     return [value for one in found.tensors.values() for value in one.flatten().tolist()]
 
 
-@case("task", marks=pytest.mark.train)
+@case("task", marks=pytest.mark.slow)
 def _(bench: Bench) -> None:
     assert "generation 2/2" in searched(bench).said
 
@@ -235,28 +235,28 @@ for _key, _value in (
     ("meta.tasks", "2"),
 ):
 
-    @case(_key, marks=pytest.mark.train)
+    @case(_key, marks=pytest.mark.slow)
     def _(bench: Bench, word: str = f"{_key}={_value}") -> None:
         assert flat(searched(bench, word)) != flat(searched(bench))
 
 
-@case("meta.kind", marks=pytest.mark.train)
+@case("meta.kind", marks=pytest.mark.slow)
 def _(bench: Bench) -> None:
     assert searched(bench, "meta.kind=linear").tensors.keys() == {"skip", "bias"}
 
 
-@case("meta.generations", marks=pytest.mark.train)
+@case("meta.generations", marks=pytest.mark.slow)
 def _(bench: Bench) -> None:
     assert "generation 3/3" in searched(bench, "meta.generations=3").said
 
 
-@case("meta.score_every", marks=pytest.mark.train)
+@case("meta.score_every", marks=pytest.mark.slow)
 def _(bench: Bench) -> None:
     assert "generation 1/2" in searched(bench).said
     assert "generation 1/2" not in searched(bench, "meta.score_every=2").said
 
 
-@case("meta.score_tasks", marks=pytest.mark.train)
+@case("meta.score_tasks", marks=pytest.mark.slow)
 def _(bench: Bench) -> None:
     def score(found: Searched) -> str:
         return found.said.partition("score")[2].split()[0]
@@ -264,7 +264,7 @@ def _(bench: Bench) -> None:
     assert score(searched(bench, "meta.score_tasks=2")) != score(searched(bench))
 
 
-@case("meta.fresh_tasks", marks=pytest.mark.train)
+@case("meta.fresh_tasks", marks=pytest.mark.slow)
 def _(bench: Bench) -> None:
     def fresh(found: Searched) -> str:
         return found.said.partition("fresh tasks: ")[2].split()[0]
@@ -272,7 +272,7 @@ def _(bench: Bench) -> None:
     assert fresh(searched(bench, "meta.fresh_tasks=2")) != fresh(searched(bench))
 
 
-@case("meta.processes", marks=pytest.mark.train)
+@case("meta.processes", marks=pytest.mark.slow)
 def _(bench: Bench) -> None:
     """How many there are changes nothing but the time."""
     assert flat(searched(bench, "meta.processes=2")) == flat(searched(bench))

@@ -174,7 +174,7 @@ def test_a_search_follows_its_slope() -> None:
         assert math.isfinite(float(known.score(flat, SETTINGS, pool)[0]))
 
 
-@pytest.mark.train
+@pytest.mark.slow
 def test_a_killed_search_goes_on_to_the_same_policy(tmp_path: Path) -> None:
     words = (*TINY, "meta.generations=8", "meta.score_every=1")
     whole = run(tmp_path / "whole", *words)
