@@ -96,11 +96,10 @@ def assemble(run: Run, folder: Path) -> Job:
 
 def mixing(run: Run) -> Mixing | None:
     """How pictures of a batch are mixed in training; only where mmnet.rules lets it be asked."""
-    augment = run.dataset.get("augment") or {}
-    mixup, cutmix = augment.get("mixup", 0.0), augment.get("cutmix", 0.0)
-    if not (mixup or cutmix):
+    augment = run.dataset.get("augment")
+    if augment is None or not (augment["mixup"] or augment["cutmix"]):
         return None
-    return Mixing(mixup, cutmix, run.head.get("num_classes"), run.seed)
+    return Mixing(augment["mixup"], augment["cutmix"], run.head.get("num_classes"), run.seed)
 
 
 def job_facts(job: Job) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What went wrong, in words the user can act on. Shown without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
@@ -22,6 +22,21 @@ def nearest(got: str, valid: Iterable[str], prefix: str = "") -> str:
     """'; did you mean 'x'?' for the closest valid name, `prefix` before it, or nothing."""
     match = difflib.get_close_matches(got, list(valid), n=1)
     return f"; did you mean '{prefix}{match[0]}'?" if match else ""
+
+
+def refuse_other_names(
+    key: str, what: str, weights: Collection[str], names: Collection[str]
+) -> None:
+    """Raise UserError unless the weights at `key` are those of `names`, each of a `what`."""
+    lacking = [name for name in names if name not in weights]
+    strange = [name for name in weights if name not in names]
+    if lacking:
+        raise UserError(f"{key}: no weight for the {what} {', '.join(lacking)}")
+    if strange:
+        raise UserError(
+            f"{key}.{strange[0]}: no such {what}{nearest(strange[0], names)}; there are "
+            f"{', '.join(names)}"
+        )
 
 
 def first_line(error: BaseException) -> str:

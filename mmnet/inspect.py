@@ -5,6 +5,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mmnet.columns import aligned
 from mmnet.compose import load
 from mmnet.config import Run
 from mmnet.errors import UserError, report
@@ -77,12 +78,7 @@ def table(rows: "list[Row]") -> list[str]:
                 f"{row.flops / 1e6:,.2f}",
             )
         )
-    widths = [max(len(line[i]) for line in cells) for i in range(5)]
-    sides = "<<<>>"
-    return [
-        "  ".join(f"{text:{sides[i]}{widths[i]}}" for i, text in enumerate(line)).rstrip()
-        for line in cells
-    ]
+    return aligned(cells, right=(3, 4))
 
 
 def advice(run: Run, memory: "Memory", precision: str, where: str, available: int) -> list[str]:

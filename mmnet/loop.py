@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import psutil
@@ -48,18 +48,7 @@ def train(
     network = torch.compile(job.model) if run.hardware.compile else job.model
     parameters = Parameters(job.model)
     job.model.train()
-    steps = train_steps(
-        job.train,
-        job.reading,
-        batch_size=run.trainer.batch_size,
-        micro_batch_size=run.micro_batch_size,
-        seed=run.seed,
-        first_step=counters.step + 1,
-        last_step=job.total,
-        num_workers=run.hardware.num_workers,
-        device=machine.device,
-        bucket_batches=run.trainer.bucket_batches,
-    )
+    steps = steps_of(job, counters.step + 1, job.total)
     line = Line(counters.step, job.total, machine.device)
     saved_at, evaluation = counters.step, None
 
@@ -132,6 +121,23 @@ def train(
     finally:
         steps.close()
         line.close()
+
+
+def steps_of(job: Job, first: int, last: int) -> Generator[TrainStep, None, None]:
+    """The data of steps `first` to `last`, as the config asks for it."""
+    run = job.run
+    return train_steps(
+        job.train,
+        job.reading,
+        batch_size=run.trainer.batch_size,
+        micro_batch_size=run.micro_batch_size,
+        seed=run.seed,
+        first_step=first,
+        last_step=last,
+        num_workers=run.hardware.num_workers,
+        device=job.machine.device,
+        bucket_batches=run.trainer.bucket_batches,
+    )
 
 
 def set_rate(job: Job) -> float:

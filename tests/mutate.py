@@ -720,8 +720,8 @@ MUTATIONS = [
     Mutation(
         "a step of data repeated after a resume",
         "loop.py",
-        "first_step=counters.step + 1,",
-        "first_step=max(counters.step, 1),",
+        "steps_of(job, counters.step + 1, ",
+        "steps_of(job, max(counters.step, 1), ",
         (AVERAGED,),
     ),
     Mutation(

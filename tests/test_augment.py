@@ -13,21 +13,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from mmnet.data.augment import Augment, augmented, resized, whole
+from mmnet.data.augment import augmented, resized, whole
 from mmnet.data.colour import TO_YIQ, jittered
 from mmnet.data.told import names_a_colour, names_a_side
+from tests.official import cropped
 
 
-PLAIN = Augment(
-    random_crop=1,
-    random_flip=0,
-    color_jitter=None,
-    policy=None,
-    mind_text=True,
-    normalize=True,
-    mixup=0,
-    cutmix=0,
-)
+PLAIN = replace(cropped(1), mind_text=True)
 
 
 def slope(width: int, height: int) -> Tensor:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 
 from mmnet.assembly import assemble
@@ -25,6 +24,7 @@ from mmnet.data_commands.probe import Rates, compute_faster, probe, read_faster
 from mmnet.data_commands.verify import verify
 from mmnet.errors import ConfigError, UserError
 from tests.command import ROOT
+from tests.data_commands import verified, write_facts
 from tests.jobs import make_job
 from tests.official import official
 
@@ -113,32 +113,12 @@ def sbu(tmp_path: Path, data: Path) -> Path:
     return folder
 
 
-def verified(*words: str) -> tuple[list[str], UserError | None]:
-    chosen, asked = options.read(words, options.Verify, choose)
-    lines: list[str] = []
-    try:
-        for line in verify(chosen, asked):
-            lines.append(line)
-    except UserError as error:
-        return lines, error
-    return lines, None
-
-
 def row(lines: list[str], what: str) -> str:
     return next(line for line in lines if line.startswith(what))
 
 
 def facts(folder: Path, **more: Any) -> str:
-    usual = {
-        "title": "Mine",
-        "homepage": "https://example.org",
-        "licence": "mine",
-        "citation": "@misc{mine}",
-        "access": "open",
-    }
-    path = folder / "facts.yaml"
-    path.write_text(yaml.safe_dump(usual | more), "utf-8")
-    return f"facts={path}"
+    return f"facts={write_facts(folder, **more)}"
 
 
 def test_a_subset_is_told_as_such(data: Path) -> None:

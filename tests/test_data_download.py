@@ -23,6 +23,7 @@ from mmnet.data_commands.facts import File, facts_of, known
 from mmnet.data_commands.fetch import fetch
 from mmnet.data_commands.unpack import unpack
 from mmnet.errors import UserError
+from tests.data_commands import write_facts
 
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte
@@ -255,19 +256,6 @@ def told(*words: str) -> list[str]:
     return list(download(dataset, asked))
 
 
-def own_facts(folder: Path, **more: Any) -> Path:
-    path = folder / "facts.yaml"
-    usual = {
-        "title": "Mine",
-        "homepage": "https://example.org",
-        "licence": "mine",
-        "citation": "@misc{mine}",
-        "access": "open",
-    }
-    path.write_text(yaml.safe_dump(usual | more), "utf-8")
-    return path
-
-
 def test_it_says_the_commands_and_does_nothing(tmp_path: Path) -> None:
     lines = told("dataset=coco", f"out={tmp_path / 'coco'}")
     assert not (tmp_path / "coco").exists()
@@ -283,7 +271,7 @@ def test_what_it_says_is_a_script_that_a_shell_carries_out(server: Server, tmp_p
     server.files["data.zip"] = archive
     file = {"name": "data.zip", "url": f"{server.address}/data.zip", "unpack": "."}
     sha = hashlib.sha256(archive).hexdigest()
-    facts = own_facts(tmp_path, files=[file | {"sha256": sha}], by_hand="nothing")
+    facts = write_facts(tmp_path, files=[file | {"sha256": sha}], by_hand="nothing")
     script = "\n".join(told("dataset=sbu", f"facts={facts}", f"out='{tmp_path / 'in here'}'"))
     subprocess.run(["bash", "-e", "-c", script], check=True, capture_output=True)
     assert (tmp_path / "in here/a/b.txt").read_bytes() == b"text"
@@ -294,14 +282,14 @@ def test_it_downloads_checks_and_unpacks(server: Server, tmp_path: Path) -> None
     server.files["data.tar.gz"] = archive
     digests = {"bytes": len(archive), "sha256": hashlib.sha256(archive).hexdigest()}
     file = {"name": "data.tar.gz", "url": "https://example.org/x/data.tar.gz", "unpack": "in"}
-    facts = own_facts(tmp_path, files=[file | digests])
+    facts = write_facts(tmp_path, files=[file | digests])
     words = ["dataset=sbu", f"facts={facts}", f"mirror={server.address}/y/", "run=true"]
     first = told(*words, f"out={tmp_path / 'data'}")
     assert (tmp_path / "data/in/a/b.txt").read_bytes() == b"text"
     assert "1 files unpacked" in first[1]
     again = told(*words, f"out={tmp_path / 'data'}")
     assert "here already" in again[0] and "is unpacked" in again[1]
-    facts = own_facts(tmp_path, files=[file | {"bytes": 10**18}])
+    facts = write_facts(tmp_path, files=[file | {"bytes": 10**18}])
     with pytest.raises(UserError, match="GB are to be downloaded") as error:
         told(*words, f"out={tmp_path / 'more'}")
     assert error.value.exit_code == 1
@@ -353,7 +341,7 @@ def addresses(folder: Path) -> tuple[Path, Path]:
     data.mkdir()
     (data / "list.tsv").write_text("a dog\thttp://127.0.0.1:9/dog.jpg\n")
     listed = {"list": "list.tsv", "format": "tsv", "url": "url", "caption": "caption"}
-    facts = own_facts(folder, access="addresses", addresses=[listed | {"header": "caption\turl"}])
+    facts = write_facts(folder, access="addresses", addresses=[listed | {"header": "caption\turl"}])
     program = folder / "img2dataset"
     program.write_text(PROGRAM.format(python=sys.executable))
     program.chmod(0o755)

@@ -25,10 +25,10 @@ from mmnet.data.shard_format import read_card
 from mmnet.data_commands import options
 from mmnet.data_commands.chosen import choose
 from mmnet.data_commands.prepare import prepare
-from mmnet.data_commands.verify import verify
 from mmnet.errors import UserError
 from mmnet.session import run_training
 from tests.command import ROOT
+from tests.data_commands import verified
 from tests.jobs import fingerprint
 from tests.official import NAMES, official
 
@@ -240,19 +240,8 @@ def test_prepared_data_is_verified_byte_by_byte(coco: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     shutil.copytree(coco, out)
 
-    def verified() -> tuple[list[str], UserError | None]:
-        chosen, asked = options.read(
-            ["dataset=webdataset", f"dataset.root={out}", "pictures=5"], options.Verify, choose
-        )
-        lines: list[str] = []
-        try:
-            for line in verify(chosen, asked):
-                lines.append(line)
-        except UserError as error:
-            return lines, error
-        return lines, None
-
-    lines, wrong = verified()
+    words = ("dataset=webdataset", f"dataset.root={out}", "pictures=5")
+    lines, wrong = verified(*words)
     assert wrong is None and sum(line.endswith("ok") for line in lines) == 11
     shard = out / "train-000001.tar"
     content = bytearray(shard.read_bytes())
@@ -260,7 +249,7 @@ def test_prepared_data_is_verified_byte_by_byte(coco: Path, tmp_path: Path) -> N
     stat = shard.stat()
     shard.write_bytes(content)
     os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    lines, wrong = verified()
+    lines, wrong = verified(*words)
     assert wrong is not None and "train-000001.tar" in str(wrong) and wrong.exit_code == 1
 
 

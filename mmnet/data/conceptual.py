@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from mmnet.data.downloaded import Downloaded
+from mmnet.data.downloaded import Downloaded, folders_of
 from mmnet.data.files import lines
 from mmnet.data.records import Found
 from mmnet.errors import UserError
@@ -92,7 +92,7 @@ def the_file(root: Path, part: str) -> Path | None:
 
 
 def folders(root: Path, own: tuple[str, ...]) -> list[Path]:
-    return [root / folder for folder in (*own, *SHARED) if (root / folder).is_dir()]
+    return folders_of(root, (*own, *SHARED))
 
 
 def pictured(

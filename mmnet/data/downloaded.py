@@ -22,11 +22,12 @@ class Downloaded:
     def __init__(
         self, root: Path, folders: Iterable[str], by: tuple[Literal["row", "md5", "name"], ...]
     ) -> None:
-        self.folders = [folder for folder in folders if (root / folder).is_dir()]
         self.by = by
         self.named: dict[str, str] = {}  # name without suffix -> path below the root
         self.numbered: dict[int, str] = {}
-        for folder in self.folders:
+        for folder in folders:
+            if not (root / folder).is_dir():
+                continue
             found = {
                 posixpath.splitext(name)[0]: f"{folder}/{name}"
                 for name in sorted(path.name for path in (root / folder).iterdir())
@@ -48,6 +49,11 @@ class Downloaded:
         if "name" in self.by and self.named:
             return self.named.get(posixpath.splitext(posixpath.basename(path_of(url)))[0])
         return None
+
+
+def folders_of(root: Path, names: Iterable[str]) -> list[Path]:
+    """Those that are there. What is in them is not listed, which takes long for millions."""
+    return [root / name for name in names if (root / name).is_dir()]
 
 
 def path_of(url: str) -> str:

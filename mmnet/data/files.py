@@ -6,13 +6,12 @@ import csv
 import errno
 import fnmatch
 import gzip
-import hashlib
 import io
 import json
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -134,14 +133,6 @@ def inside(place: str) -> bool:
 def is_bare(name: str) -> bool:
     """Whether a name that stands in a file is that of a file or folder, without a path."""
     return not set(name) & set("/\\:\0") and name not in ("", ".", "..")
-
-
-def digest_of(rows: Iterable[tuple[Any, ...]]) -> str:
-    """SHA-256 of what a split says it holds, row by row."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(ascii(tuple(row)).encode())  # a caption may hold half a surrogate pair
-    return digest.hexdigest()
 
 
 def read_json(path: Path, kind: type[T]) -> T:

@@ -12,7 +12,7 @@ from mmnet.data.lengths import Lengths, Numbers, measured
 from mmnet.data.pairs import another, fits
 from mmnet.data.records import Record, Table
 from mmnet.data.text import clean_caption, gist
-from mmnet.interfaces import BadSample, Sample, TextPrepare
+from mmnet.interfaces import Sample, TextPrepare
 
 
 if TYPE_CHECKING:
@@ -110,14 +110,12 @@ class RecordSplit:
         for target in self._targets:
             match target:
                 case "label":
-                    if record.label is None:
-                        raise BadSample(record.key, "no label")
+                    assert record.label is not None  # or it would not be in this split
                     sample["label"] = record.label
                 case "labels":
                     sample["labels"] = self._labels(record)
                 case "value":
-                    if record.value is None:
-                        raise BadSample(record.key, "no value")
+                    assert record.value is not None
                     sample["value"] = record.value
                 case "group":
                     sample["group"] = int(np.searchsorted(self._all, row))

@@ -45,12 +45,12 @@ class Entry(msgspec.Struct, omit_defaults=True, gc=False):
     """`<key>.json`: a Record without its picture; the fields mean what they mean there."""
 
     key: str
-    captions: list[str] = []
+    captions: tuple[str, ...] = ()
     split: str = ""
     group: str = ""
     label: int | None = None
-    present: list[int] | None = None
-    absent: list[int] | None = None
+    present: tuple[int, ...] | None = None
+    absent: tuple[int, ...] | None = None
     value: float | None = None
     box: tuple[float, float, float, float] | None = None
     turn: int = 0
@@ -175,19 +175,7 @@ def read_card(folder: Path) -> Card | None:
 
 def record_of(entry: Entry, image: str | None) -> Record:
     """The record that was written, with its picture where it is now."""
-    return Record(
-        key=entry.key,
-        image=image,
-        captions=tuple(entry.captions),
-        split=entry.split,
-        group=entry.group,
-        label=entry.label,
-        present=None if entry.present is None else tuple(entry.present),
-        absent=None if entry.absent is None else tuple(entry.absent),
-        value=entry.value,
-        box=entry.box,
-        turn=entry.turn,
-    )
+    return Record(image=image, **msgspec.structs.asdict(entry))
 
 
 def extension_of(picture: bytes) -> str:
@@ -196,20 +184,9 @@ def extension_of(picture: bytes) -> str:
 
 
 def _members(sample: Prepared) -> dict[str, bytes]:
-    record = sample.record
-    entry = Entry(
-        key=record.key,
-        captions=list(record.captions),
-        split=record.split,
-        group=record.group,
-        label=record.label,
-        present=None if record.present is None else list(record.present),
-        absent=None if record.absent is None else list(record.absent),
-        value=record.value,
-        box=record.box,
-        turn=record.turn,
-    )
-    members = {"json": msgspec.json.encode(entry)}
+    told = sample.record._asdict()
+    del told["image"]
+    members = {"json": msgspec.json.encode(Entry(**told))}
     if sample.picture is not None:
         members[extension_of(sample.picture)] = sample.picture
     return members

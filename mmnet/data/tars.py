@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from mmnet.data.tar import BLOCK, packed_as
 from mmnet.errors import UserError
 
 
-BLOCK = 512  # bytes; what tars are made of
 PLACE = re.compile(r"(.+)@(\d+)\+(\d+)")
 
 
@@ -39,8 +39,7 @@ def members(path: Path) -> Iterator[Member]:
 def compressed(path: Path) -> bool:
     """Whether a file begins as gzip, bzip2, xz or Zstandard do."""
     with path.open("rb") as file:
-        start = file.read(6)
-    return start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"))
+        return packed_as(file.read(6)) is not None
 
 
 def place_of(tar: str, member: Member) -> str:

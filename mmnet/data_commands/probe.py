@@ -6,7 +6,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -14,16 +14,16 @@ from typing import NamedTuple
 import torch
 
 from mmnet.assembly import assemble
+from mmnet.columns import aligned
 from mmnet.config import Run
-from mmnet.data.loader import TrainStep, train_steps
+from mmnet.data.loader import TrainStep
 from mmnet.data.published import Published
 from mmnet.data_commands.chosen import Chosen
 from mmnet.data_commands.look import evenly, look, with_pictures
 from mmnet.data_commands.options import Probe
-from mmnet.data_commands.table import aligned
 from mmnet.errors import UserError, first_line
 from mmnet.job import Job
-from mmnet.loop import Parameters, advance
+from mmnet.loop import Parameters, advance, steps_of
 
 
 WARM_UP = 3  # steps before the clock starts: buffers, kernels, workers
@@ -81,7 +81,7 @@ def measured(job: Job, steps: int) -> Rates:
     # Workers hand out what they read in turns, so whole turns are timed.
     turn = max(1, job.run.hardware.num_workers)
     turns, first = -(-steps // turn) * turn, max(WARM_UP, turn)
-    with closing(reads(job, first + turns)) as data:
+    with closing(steps_of(job, 1, first + turns)) as data:
         warm = list(itertools.islice(data, first))
         began = time.perf_counter()
         samples = sum(one.samples for one in data)
@@ -97,7 +97,7 @@ def measured(job: Job, steps: int) -> Rates:
         step(batch)
     computing = steps * batch.samples / (time.perf_counter() - began)
 
-    with closing(reads(job, first + turns)) as data:
+    with closing(steps_of(job, 1, first + turns)) as data:
         for one in itertools.islice(data, first):
             step(one)
         began, samples = time.perf_counter(), 0
@@ -106,21 +106,6 @@ def measured(job: Job, steps: int) -> Rates:
             samples += one.samples
         together = samples / (time.perf_counter() - began)
     return Rates(reading, computing, together)
-
-
-def reads(job: Job, steps: int) -> Generator[TrainStep, None, None]:
-    """The data of so many steps from the first on, as training reads it."""
-    return train_steps(
-        job.train,
-        job.reading,
-        batch_size=job.run.trainer.batch_size,
-        micro_batch_size=job.run.micro_batch_size,
-        seed=job.run.seed,
-        first_step=1,
-        last_step=steps,
-        num_workers=job.run.hardware.num_workers,
-        device=job.machine.device,
-    )
 
 
 def read_faster(run: Run, rates: Rates) -> Iterator[str]:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mmnet.columns import aligned
 from mmnet.data.published import Published
 from mmnet.data_commands.chosen import Chosen
 from mmnet.data_commands.digest import digest
 from mmnet.data_commands.facts import Count, Facts, File, facts_of, known
 from mmnet.data_commands.look import counted, evenly, look, with_pictures
 from mmnet.data_commands.options import Verify
-from mmnet.data_commands.table import aligned
 from mmnet.errors import UserError
 
 

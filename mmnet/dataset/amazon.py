@@ -16,7 +16,7 @@ from mmnet.data.amazon_files import (
     reviews,
     votes,
 )
-from mmnet.data.downloaded import Downloaded
+from mmnet.data.downloaded import Downloaded, folders_of
 from mmnet.data.published import Drawn, Pictures
 from mmnet.data.records import Found, Record
 from mmnet.errors import UserError
@@ -99,7 +99,7 @@ class Amazon(Drawn, Pictures):
                     f"{self.folder} has none"
                 )
             told += written
-        return told + [self.folder / folder for folder in self._pictures().folders]
+        return told + folders_of(self.folder, FOLDERS)
 
     def records(self, found: Found) -> Iterator[Record]:
         pictures = self._pictures()
@@ -176,7 +176,7 @@ class Amazon(Drawn, Pictures):
     def _label(self, rating: float, number: dict[str, int], product: Known) -> int | None:
         if self.label != "rating":
             return number[product.category]
-        # What is no number of stars is no label, and the sample a bad one.
+        # What is no number of stars is no label.
         return int(rating) - 1 if rating in range(1, STARS + 1) else None
 
     def _pictures(self) -> Downloaded:

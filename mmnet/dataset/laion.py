@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from mmnet.data.downloaded import Downloaded
+from mmnet.data.downloaded import Downloaded, folders_of
 from mmnet.data.embedded import pictures_of
 from mmnet.data.files import read_json
 from mmnet.data.members import Members, Unreadable, captions_of
@@ -76,7 +76,7 @@ class Laion(Drawn, Pictures):
     def sources(self) -> list[Path]:
         stats = sorted(self.folder.glob("*_stats.json"))
         if self.layout == METADATA:
-            return [*self._shards(), *(self.folder / one for one in self._downloaded.folders)]
+            return [*self._shards(), *folders_of(self.folder, FOLDERS)]
         return [*self._shards(), *stats]
 
     def picture(self, place: str) -> Path | bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from mmnet.bounds import Datasets, PositiveFloat, PositiveInt
 from mmnet.data.lengths import Lengths, Numbers, lengths_of
 from mmnet.data.order import Mixture
-from mmnet.errors import UserError, nearest
+from mmnet.errors import UserError, refuse_other_names
 from mmnet.interfaces import Names, Sample, Split, TextPrepare
 
 
@@ -41,7 +41,7 @@ class Mix:
     data: Path
 
     def __post_init__(self) -> None:
-        refuse_other_names(self.parts, self.weights)
+        refuse_other_names("dataset.weights", "part", self.weights, self.parts)
         made = list(self.parts.values())
         self.offers = tuple(
             target for target in made[0].offers if all(target in one.offers for one in made)
@@ -59,7 +59,7 @@ class Mix:
     @staticmethod
     def check(parts: dict[str, Any], weights: dict[str, float], **_: Any) -> None:
         """Raises UserError."""
-        refuse_other_names(parts, weights)
+        refuse_other_names("dataset.weights", "part", weights, parts)
         for name, part in parts.items():
             if "parts" in part:
                 raise UserError(
@@ -159,16 +159,3 @@ def difference(field: str, mine: Any, theirs: Any) -> str:
     pairs = enumerate(zip(mine, theirs, strict=True))
     number, (one, other) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
     return f"of the {field} number {number} is {one} in one and {other} in the other"
-
-
-def refuse_other_names(parts: dict[str, Any], weights: dict[str, float]) -> None:
-    """Raise UserError unless the names are the same."""
-    lacking = [name for name in parts if name not in weights]
-    strange = [name for name in weights if name not in parts]
-    if lacking:
-        raise UserError(f"dataset.weights: no weight for the part {', '.join(lacking)}")
-    if strange:
-        raise UserError(
-            f"dataset.weights.{strange[0]}: no such part{nearest(strange[0], list(parts))}; there "
-            f"are {', '.join(parts)}"
-        )

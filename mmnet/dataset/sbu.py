@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
-from mmnet.data.downloaded import Downloaded
+from mmnet.data.downloaded import Downloaded, folders_of
 from mmnet.data.files import lines, read_json
 from mmnet.data.published import Drawn, Pictures
 from mmnet.data.records import Found, Record
@@ -48,19 +48,16 @@ class Sbu(Drawn, Pictures):
 
     def sources(self) -> list[Path]:
         files = [self.folder / part for part in self.layouts[self.layout]]
-        return files + [self.folder / folder for folder in self._pictures().folders]
+        return files + folders_of(self.folder, FOLDERS)
 
     def records(self, found: Found) -> Iterator[Record]:
-        pictures = self._pictures()
+        pictures = Downloaded(self.folder, FOLDERS, by=("row", "md5", "name"))
         for row, (url, caption) in enumerate(self._rows()):
             place = pictures.find(row, url)
             if place is None:
                 found.notes["addresses without a picture"] += 1
             else:
                 yield Record(key=url, image=place, captions=(caption,))
-
-    def _pictures(self) -> Downloaded:
-        return Downloaded(self.folder, FOLDERS, by=("row", "md5", "name"))
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         files = [self.folder / part for part in self.layouts[self.layout]]

@@ -8,7 +8,7 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 from mmnet.bounds import Heads, NonNegativeFloat, PositiveFloat
-from mmnet.errors import UserError, nearest
+from mmnet.errors import UserError, refuse_other_names
 from mmnet.head.balance import Gradients, GradNorm, PCGrad, Uncertainty
 from mmnet.interfaces import Answers, Fused, Names
 
@@ -39,7 +39,7 @@ class Multitask(nn.Module):
         alpha: NonNegativeFloat,
     ) -> None:
         super().__init__()
-        refuse_other_names(tasks, weights)
+        refuse_other_names("head.weights", "task", weights, tasks)
         made = {name: make_head(part) for name, part in tasks.items()}
         self.tasks = nn.ModuleDict(made)
         # Not in the checkpoint: the config says them.
@@ -70,7 +70,7 @@ class Multitask(nn.Module):
     @staticmethod
     def check(tasks: dict[str, Any], weights: dict[str, float], **_: Any) -> None:
         """Refuse what the tasks themselves refuse, or cannot be together. Raises UserError."""
-        refuse_other_names(tasks, weights)
+        refuse_other_names("head.weights", "task", weights, tasks)
         hiding = []
         for name, part in tasks.items():
             if "tasks" in part:
@@ -177,16 +177,3 @@ def of_task(answers: dict[str, Tensor], name: str) -> Answers:
 def every(lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """All names, each once."""
     return tuple(dict.fromkeys(name for one in lists for name in one))
-
-
-def refuse_other_names(tasks: dict[str, Any], weights: dict[str, float]) -> None:
-    """Raise UserError unless the names are the same."""
-    lacking = [name for name in tasks if name not in weights]
-    strange = [name for name in weights if name not in tasks]
-    if lacking:
-        raise UserError(f"head.weights: no weight for the task {', '.join(lacking)}")
-    if strange:
-        raise UserError(
-            f"head.weights.{strange[0]}: no such task{nearest(strange[0], list(tasks))}; there are "
-            f"{', '.join(tasks)}"
-        )
